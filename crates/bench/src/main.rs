@@ -1,0 +1,2 @@
+//! `chronolith-bench`: load generator and paired measurements against peers.
+fn main() {}

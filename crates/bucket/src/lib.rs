@@ -1,0 +1,1 @@
+//! Blocks in a bucket: layout, markers, upload, fetch, index header, reading series.

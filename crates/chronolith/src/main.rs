@@ -1,0 +1,2 @@
+//! The `chronolith` binary: command line, configuration, and the wiring of roles.
+fn main() {}

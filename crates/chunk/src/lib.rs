@@ -1,0 +1,1 @@
+//! Chunk encodings: XOR, XOR2, native histograms, downsampled aggregates.

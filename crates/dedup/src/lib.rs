@@ -1,0 +1,1 @@
+//! Replica choice and overlap merging on iterators of samples.

@@ -1,0 +1,25 @@
+//! The words every other crate speaks: labels, matchers, samples, histograms, time ranges, ids.
+//!
+//! Pure values, no I/O, no async. Everything here is cheap to clone and safe to share between threads.
+
+mod external;
+mod go_regex;
+pub mod histogram;
+mod ids;
+mod labels;
+mod matcher;
+mod sample;
+mod stale;
+mod time;
+pub mod write;
+
+pub use external::ExternalLabels;
+pub use go_regex::{GoRegex, RegexError};
+pub use histogram::{FloatHistogram, Histogram};
+pub use ids::{BlockId, IdError, Resolution, SeriesRef, TenantId};
+pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, is_legacy_label_name};
+pub use matcher::{MatchOp, Matcher, MatcherError};
+pub use sample::{Exemplar, Sample, SampleValue};
+pub use stale::{QUIET_NAN, STALE_NAN, is_stale_nan};
+pub use time::{TimeRange, format_duration_ms, parse_duration_ms};
+pub use write::{WriteBatch, WriteBatchBuilder, WriteHistogram, WriteSeries};

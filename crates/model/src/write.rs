@@ -1,0 +1,330 @@
+//! A batch of written samples, as it travels from a protocol's decoder to the heads or to a peer.
+//!
+//! The label set of a series is kept as the bytes of remote write 1.0's `repeated Label labels = 1` fields
+//! (`0x0A len (0x0A len name 0x12 len value)` …). A remote-write 1.0 request is thus used as it lies: the batch
+//! owns the decompressed body and points into it, and the head hashes the bytes without parsing a label. The
+//! other protocols render their labels into the same form.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::{Exemplar, FloatHistogram, Histogram, Sample};
+
+/// A histogram sample of either kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteHistogram {
+    /// Integer counts.
+    Integer(Box<Histogram>),
+    /// Float counts.
+    Float(Box<FloatHistogram>),
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    labels: Range<u32>,
+    samples: Range<u32>,
+    histograms: Range<u32>,
+    exemplars: Range<u32>,
+}
+
+/// Series with their samples: one buffer of label bytes, one column of samples.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch {
+    body: Bytes,
+    series: Vec<Entry>,
+    samples: Vec<Sample>,
+    histograms: Vec<(i64, WriteHistogram)>,
+    exemplars: Vec<Exemplar>,
+}
+
+/// One series of a [`WriteBatch`].
+#[derive(Clone, Copy, Debug)]
+pub struct WriteSeries<'a> {
+    /// The label section's bytes, see the module's page. Not yet validated.
+    pub labels: &'a [u8],
+    /// Float samples in the order of the request.
+    pub samples: &'a [Sample],
+    /// Histogram samples: milliseconds and histogram.
+    pub histograms: &'a [(i64, WriteHistogram)],
+    /// Exemplars.
+    pub exemplars: &'a [Exemplar],
+}
+
+impl WriteBatch {
+    /// Number of series entries.
+    pub fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Number of float and histogram samples.
+    pub fn sample_count(&self) -> usize {
+        self.samples.len() + self.histograms.len()
+    }
+
+    /// The `i`-th series.
+    pub fn series(&self, i: usize) -> WriteSeries<'_> {
+        let e = &self.series[i];
+        WriteSeries {
+            labels: &self.body[range(&e.labels)],
+            samples: &self.samples[range(&e.samples)],
+            histograms: &self.histograms[range(&e.histograms)],
+            exemplars: &self.exemplars[range(&e.exemplars)],
+        }
+    }
+
+    /// All series in the order of the request.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = WriteSeries<'_>> {
+        (0..self.series.len()).map(|i| self.series(i))
+    }
+}
+
+fn range(r: &Range<u32>) -> Range<usize> {
+    r.start as usize..r.end as usize
+}
+
+/// Fills a [`WriteBatch`]; its vectors can be taken back with [`WriteBatchBuilder::recycle`] so that a decoder
+/// allocates nothing per request.
+#[derive(Debug, Default)]
+pub struct WriteBatchBuilder {
+    batch: WriteBatch,
+    /// Label bytes that do not lie contiguously in the body; appended behind it at the end.
+    spill: Vec<u8>,
+    body_len: u32,
+}
+
+impl WriteBatchBuilder {
+    /// Starts over for a body of `body_len` bytes, keeping the vectors' capacity.
+    pub fn start(&mut self, body_len: u32) {
+        self.body_len = body_len;
+        self.spill.clear();
+        self.batch.body = Bytes::new();
+        self.batch.series.clear();
+        self.batch.samples.clear();
+        self.batch.histograms.clear();
+        self.batch.exemplars.clear();
+    }
+
+    /// Opens a series whose label section lies at `labels` in the body. The samples pushed next belong to it.
+    pub fn push_series(&mut self, labels: Range<u32>) {
+        let (s, h, e) = self.ends();
+        self.batch.series.push(Entry { labels, samples: s..s, histograms: h..h, exemplars: e..e });
+    }
+
+    /// Opens a series whose label section is not part of the body; the bytes are copied.
+    pub fn push_series_bytes(&mut self, labels: &[u8]) {
+        let start = self.body_len + self.spill.len() as u32;
+        self.spill.extend_from_slice(labels);
+        self.push_series(start..start + labels.len() as u32);
+    }
+
+    /// Replaces the open series' label section (labels that came after the samples, or in pieces).
+    pub fn set_labels(&mut self, labels: Range<u32>) {
+        self.open().labels = labels;
+    }
+
+    /// As [`WriteBatchBuilder::set_labels`] with bytes that are copied.
+    pub fn set_labels_bytes(&mut self, labels: &[u8]) {
+        let start = self.body_len + self.spill.len() as u32;
+        self.spill.extend_from_slice(labels);
+        self.open().labels = start..start + labels.len() as u32;
+    }
+
+    /// Adds a float sample to the open series.
+    pub fn push_sample(&mut self, sample: Sample) {
+        self.batch.samples.push(sample);
+        self.open().samples.end += 1;
+    }
+
+    /// Adds a histogram sample to the open series.
+    pub fn push_histogram(&mut self, t: i64, histogram: WriteHistogram) {
+        self.batch.histograms.push((t, histogram));
+        self.open().histograms.end += 1;
+    }
+
+    /// Adds an exemplar to the open series.
+    pub fn push_exemplar(&mut self, exemplar: Exemplar) {
+        self.batch.exemplars.push(exemplar);
+        self.open().exemplars.end += 1;
+    }
+
+    fn open(&mut self) -> &mut Entry {
+        self.batch.series.last_mut().expect("push_series comes first")
+    }
+
+    fn ends(&self) -> (u32, u32, u32) {
+        (
+            self.batch.samples.len() as u32,
+            self.batch.histograms.len() as u32,
+            self.batch.exemplars.len() as u32,
+        )
+    }
+
+    /// The batch over `body`, which is the buffer that the label ranges point into.
+    ///
+    /// # Panics
+    /// When `body` has not the length that [`WriteBatchBuilder::start`] was told.
+    pub fn finish(&mut self, body: Bytes) -> WriteBatch {
+        assert_eq!(body.len(), self.body_len as usize, "label ranges point into this body");
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.body = if self.spill.is_empty() {
+            body
+        } else {
+            let mut joined = Vec::with_capacity(body.len() + self.spill.len());
+            joined.extend_from_slice(&body);
+            joined.extend_from_slice(&self.spill);
+            Bytes::from(joined)
+        };
+        batch
+    }
+
+    /// Takes the vectors of a batch that is done with.
+    pub fn recycle(&mut self, batch: WriteBatch) {
+        self.batch = batch;
+        self.start(0);
+    }
+}
+
+/// Renders labels into the wire form that [`WriteSeries::labels`] has. The canonical form has names sorted and
+/// unique, values non-empty, and minimal varints.
+pub fn encode_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
+    for (name, value) in pairs {
+        let inner = 2 + varint_len(name.len()) + varint_len(value.len()) + name.len() + value.len();
+        out.push(0x0A);
+        put_varint(inner, out);
+        out.push(0x0A);
+        put_varint(name.len(), out);
+        out.extend_from_slice(name.as_bytes());
+        out.push(0x12);
+        put_varint(value.len(), out);
+        out.extend_from_slice(value.as_bytes());
+    }
+}
+
+fn varint_len(v: usize) -> usize {
+    (usize::BITS - (v | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+fn put_varint(mut v: usize, out: &mut Vec<u8>) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+/// Why a label section could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LabelSectionError {
+    /// The protobuf is damaged or cut short.
+    #[error("malformed label section")]
+    Malformed,
+    /// A name or value is not UTF-8.
+    #[error("label name or value is not valid UTF-8")]
+    NotUtf8,
+}
+
+/// Reads a label section's pairs in the order in which they lie; unknown fields are skipped.
+pub fn decode_labels(mut section: &[u8]) -> impl Iterator<Item = Result<(&str, &str), LabelSectionError>> {
+    std::iter::from_fn(move || {
+        if section.is_empty() {
+            return None;
+        }
+        let one = next_label(&mut section);
+        if one.is_err() {
+            section = &[];
+        }
+        Some(one)
+    })
+}
+
+fn next_label<'a>(section: &mut &'a [u8]) -> Result<(&'a str, &'a str), LabelSectionError> {
+    if take_varint(section)? != 0x0A {
+        return Err(LabelSectionError::Malformed);
+    }
+    let mut label = take_bytes(section)?;
+    let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
+    while !label.is_empty() {
+        match take_varint(&mut label)? {
+            0x0A => name = take_bytes(&mut label)?,
+            0x12 => value = take_bytes(&mut label)?,
+            other => skip_field(other & 7, &mut label)?,
+        }
+    }
+    let text = |b: &'a [u8]| std::str::from_utf8(b).map_err(|_| LabelSectionError::NotUtf8);
+    Ok((text(name)?, text(value)?))
+}
+
+fn skip_field(wire_type: u64, buf: &mut &[u8]) -> Result<(), LabelSectionError> {
+    let n = match wire_type {
+        0 => return take_varint(buf).map(|_| ()),
+        1 => 8,
+        2 => return take_bytes(buf).map(|_| ()),
+        5 => 4,
+        _ => return Err(LabelSectionError::Malformed),
+    };
+    *buf = buf.get(n..).ok_or(LabelSectionError::Malformed)?;
+    Ok(())
+}
+
+fn take_varint(buf: &mut &[u8]) -> Result<u64, LabelSectionError> {
+    let mut out = 0u64;
+    for (i, b) in buf.iter().take(10).enumerate() {
+        out |= u64::from(b & 0x7F) << (7 * i);
+        if b & 0x80 == 0 {
+            *buf = &buf[i + 1..];
+            return Ok(out);
+        }
+    }
+    Err(LabelSectionError::Malformed)
+}
+
+fn take_bytes<'a>(buf: &mut &'a [u8]) -> Result<&'a [u8], LabelSectionError> {
+    let len = usize::try_from(take_varint(buf)?).map_err(|_| LabelSectionError::Malformed)?;
+    if len > buf.len() {
+        return Err(LabelSectionError::Malformed);
+    }
+    let (head, tail) = buf.split_at(len);
+    *buf = tail;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_sections_round_trip() {
+        let long = "v".repeat(300);
+        let pairs = [("__name__", "up"), ("a", long.as_str()), ("ü", "é")];
+        let mut section = Vec::new();
+        encode_labels(pairs, &mut section);
+        let back: Result<Vec<_>, _> = decode_labels(&section).collect();
+        assert_eq!(back.unwrap(), pairs);
+        for cut in 1..section.len() {
+            // A cut at a label's end is a shorter section; anywhere else it is an error, never a panic.
+            let _ = decode_labels(&section[..cut]).collect::<Result<Vec<_>, _>>();
+        }
+        assert_eq!(decode_labels(&[0x0A, 0x7F]).next(), Some(Err(LabelSectionError::Malformed)));
+        assert_eq!(decode_labels(&[0x0A, 3, 0x0A, 1, 0xFF]).next(), Some(Err(LabelSectionError::NotUtf8)));
+    }
+
+    #[test]
+    fn batches_point_into_the_body_or_behind_it() {
+        let mut section = Vec::new();
+        encode_labels([("a", "b")], &mut section);
+        let body = Bytes::from(section.clone());
+        let mut builder = WriteBatchBuilder::default();
+        builder.start(body.len() as u32);
+        builder.push_series(0..section.len() as u32);
+        builder.push_sample(Sample { t: 1, v: 2.0 });
+        builder.push_series_bytes(b"elsewhere");
+        builder.push_sample(Sample { t: 3, v: 4.0 });
+        builder.push_sample(Sample { t: 5, v: 6.0 });
+        let batch = builder.finish(body);
+        assert_eq!((batch.series_count(), batch.sample_count()), (2, 3));
+        assert_eq!(batch.series(0).labels, section);
+        assert_eq!(batch.series(1).labels, b"elsewhere");
+        assert_eq!(batch.series(1).samples.len(), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! Bucket client and its objstore.yml configuration, over object_store.

@@ -1,0 +1,1 @@
+//! The query role: PromQL over any number of StoreAPI endpoints.

@@ -1,0 +1,1 @@
+//! The receive role: remote write in, blocks out.

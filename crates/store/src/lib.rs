@@ -1,0 +1,1 @@
+//! The store role: the bucket behind the StoreAPI.

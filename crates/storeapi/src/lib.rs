@@ -1,0 +1,1 @@
+//! The StoreAPI: protobuf, the traits Store and WriteSink, server, client, k-way merge.

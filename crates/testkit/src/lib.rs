@@ -1,0 +1,1 @@
+//! Test helpers: in-process S3 server, faulty bucket, fake clock, series builders, real processes.

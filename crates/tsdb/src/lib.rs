@@ -1,0 +1,1 @@
+//! Head, WAL, blocks: Prometheus's TSDB formats on local files.
