@@ -1,1 +1,3 @@
 //! PromQL: parser, plan, optimiser, operators, script runner.
+
+pub mod parser;
