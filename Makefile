@@ -1,0 +1,22 @@
+# One command per intent, the same locally and in CI. The logic is in `cargo xtask` (crates/xtask).
+.PHONY: run check test bench gen soak
+
+## Start everything in one process: http://127.0.0.1:9090, data in ./data
+run:
+	cargo run --release --bin chronolith -- server --data-dir=data
+
+## Format, lints, documentation links: what needs no running server
+check:
+	cargo xtask check
+
+## Everything that CI runs; installs Debian's prometheus for the tests that are judged by it
+test:
+	cargo xtask test
+
+## Paired measurement against Debian's prometheus and victoria-metrics; prints Markdown for docs/performance.md
+bench:
+	cargo xtask bench
+
+## Files made from code: docs/operating/flags.md
+gen:
+	cargo xtask gen

@@ -1,0 +1,83 @@
+//! `cargo xtask`: the logic behind the Makefile. No dependency but `anyhow`, so that it is built in seconds.
+
+mod gen_docs;
+mod packages;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "usage: cargo xtask check | test | bench | gen [--check]";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["check"] => check(),
+        ["test"] => test(),
+        ["bench", rest @ ..] => bench(rest),
+        ["gen"] => gen_docs::write(),
+        ["gen", "--check"] => gen_docs::compare(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Format, lints with warnings denied, links in the documentation.
+fn check() -> Result<()> {
+    fetch()?;
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+}
+
+/// What CI runs.
+fn test() -> Result<()> {
+    packages::ensure()?;
+    check()?;
+    // The end-to-end tests start the real binary, which `cargo test` alone does not build.
+    cargo(&["build", "--package", "chronolith", "--bin", "chronolith"])?;
+    gen_docs::compare()?;
+    cargo(&["test", "--workspace"])
+}
+
+/// The paired measurement with its default size; further words go to `chronolith-bench compare`.
+fn bench(rest: &[&str]) -> Result<()> {
+    packages::ensure()?;
+    cargo(&["build", "--release", "--bin", "chronolith", "--bin", "chronolith-bench"])?;
+    let mut args = vec!["run", "--release", "--quiet", "--bin", "chronolith-bench", "--", "compare"];
+    args.extend_from_slice(rest);
+    cargo(&args)
+}
+
+/// Downloads dependencies first, three tries, so that a hiccup of the registry fails early and cheaply.
+fn fetch() -> Result<()> {
+    for _ in 0..2 {
+        if cargo(&["fetch", "--locked", "--quiet"]).is_ok() {
+            return Ok(());
+        }
+    }
+    cargo(&["fetch", "--locked"])
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    run(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(args))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    eprintln!("+ {command:?}");
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! The Debian packages that the tests are judged by.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::run;
+
+/// Program that must be there, and the package that brings it.
+const NEEDED: [(&str, &str); 4] = [
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+    ("prometheus-node-exporter", "prometheus-node-exporter"),
+    ("victoria-metrics", "victoria-metrics"),
+];
+
+/// Installs what is missing (as root on Debian), or says what to install.
+pub(crate) fn ensure() -> Result<()> {
+    let mut missing: Vec<&str> =
+        NEEDED.iter().filter(|(p, _)| !on_path(p)).map(|(_, package)| *package).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !on_path("apt-get") {
+        bail!("these Debian packages (or their programs on the PATH) are needed: {}", missing.join(" "));
+    }
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(&missing))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| Path::new(&dir).join(program).is_file())
+}
