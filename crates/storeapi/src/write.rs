@@ -1,0 +1,75 @@
+//! The trait behind the remote-write handler: local heads, one remote peer, or a hashring over many of them.
+
+use async_trait::async_trait;
+use chronolith_model::{TenantId, WriteBatch};
+
+use crate::StoreError;
+
+/// Takes samples. `Ok` means durable: what the report does not list as rejected survives a crash.
+#[async_trait]
+pub trait WriteSink: Send + Sync {
+    /// Writes a batch for a tenant. The good part of a batch is stored even where a part of it is rejected.
+    ///
+    /// Errors: nothing can be said about any sample of the batch; the caller may retry all of it where the kind is
+    /// `Unavailable` or `Timeout`.
+    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError>;
+}
+
+/// What can go wrong with a whole batch; the kinds are those of [`StoreError`].
+pub type WriteError = StoreError;
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteReport {
+    /// Float and histogram samples stored.
+    pub written: usize,
+    /// Samples rejected, including those that `rejections` has no room for.
+    pub rejected: usize,
+    /// The first few rejections, for the answer's text.
+    pub rejections: Vec<WriteRejection>,
+}
+
+impl WriteReport {
+    /// Rejections that a report spells out: enough to find the culprit, bounded against a bad client.
+    pub const REJECTIONS_MAX: usize = 10;
+
+    /// Counts a rejection of `samples` samples, and keeps its text while there is room.
+    pub fn reject(&mut self, samples: usize, rejection: impl FnOnce() -> WriteRejection) {
+        self.rejected += samples;
+        if self.rejections.len() < Self::REJECTIONS_MAX {
+            self.rejections.push(rejection());
+        }
+    }
+
+    /// Adds what became of another part of the same request.
+    pub fn merge(&mut self, other: WriteReport) {
+        self.written += other.written;
+        self.rejected += other.rejected;
+        let room = Self::REJECTIONS_MAX.saturating_sub(self.rejections.len());
+        self.rejections.extend(other.rejections.into_iter().take(room));
+    }
+}
+
+/// Why samples of one series were not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteRejection {
+    /// What class of fault it is.
+    pub kind: RejectKind,
+    /// The series as text.
+    pub series: String,
+    /// The first offending sample's time, where one sample is at fault.
+    pub t: Option<i64>,
+    /// The reason in words ("out of order sample").
+    pub reason: String,
+}
+
+/// Classes of rejections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectKind {
+    /// Out of order, too old, or another value at the same time: what is stored already stands.
+    Conflict,
+    /// The series or sample itself is malformed.
+    Invalid,
+    /// A limit of the tenant.
+    LimitExceeded,
+}
