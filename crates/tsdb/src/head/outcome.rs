@@ -1,0 +1,118 @@
+//! What became of a write.
+
+use std::fmt;
+
+use crate::wal::Commit;
+
+/// Why a series or a sample was refused. None of these may be retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RejectReason {
+    /// The label section is not readable protobuf, or not UTF-8.
+    MalformedLabels(String),
+    /// No `__name__`, or an empty one.
+    MissingMetricName,
+    /// The same label name twice.
+    DuplicateLabel(String),
+    /// An empty label name.
+    EmptyLabelName,
+    /// A label name or value longer than the limit.
+    LabelTooLong {
+        /// The label, cut short.
+        name: String,
+        /// Bytes it had.
+        bytes: usize,
+    },
+    /// More labels than the limit.
+    TooManyLabels(usize),
+    /// The tenant has as many series as it may.
+    SeriesLimit(usize),
+    /// Older than the series' newest sample, and no out-of-order window is set.
+    OutOfOrder,
+    /// Older than the head takes, and outside the out-of-order window.
+    TooOld,
+    /// Before the time that is still in the head, or too far ahead of the clock.
+    OutOfBounds,
+    /// The series has another value at this time.
+    DuplicateTimestamp,
+    /// A histogram that breaks its own rules, or that cannot be stored.
+    InvalidHistogram(String),
+}
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RejectReason::MalformedLabels(why) => write!(f, "invalid labels: {why}"),
+            RejectReason::MissingMetricName => f.write_str("missing metric name"),
+            RejectReason::DuplicateLabel(name) => write!(f, "duplicate label name {name:?}"),
+            RejectReason::EmptyLabelName => f.write_str("empty label name"),
+            RejectReason::LabelTooLong { name, bytes } => {
+                write!(f, "label {name:?} has a part of {bytes} bytes, more than allowed")
+            }
+            RejectReason::TooManyLabels(count) => write!(f, "{count} labels, more than allowed"),
+            RejectReason::SeriesLimit(max) => write!(f, "limit of {max} active series reached"),
+            RejectReason::OutOfOrder => f.write_str("out of order sample"),
+            RejectReason::TooOld => f.write_str("too old sample"),
+            RejectReason::OutOfBounds => f.write_str("out of bounds"),
+            RejectReason::DuplicateTimestamp => f.write_str("duplicate sample for timestamp"),
+            RejectReason::InvalidHistogram(why) => write!(f, "invalid histogram: {why}"),
+        }
+    }
+}
+
+impl RejectReason {
+    /// A short constant for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            RejectReason::MalformedLabels(_) => "malformed_labels",
+            RejectReason::MissingMetricName => "missing_metric_name",
+            RejectReason::DuplicateLabel(_) => "duplicate_label",
+            RejectReason::EmptyLabelName => "empty_label_name",
+            RejectReason::LabelTooLong { .. } => "label_too_long",
+            RejectReason::TooManyLabels(_) => "too_many_labels",
+            RejectReason::SeriesLimit(_) => "series_limit",
+            RejectReason::OutOfOrder => "out_of_order",
+            RejectReason::TooOld => "too_old",
+            RejectReason::OutOfBounds => "out_of_bounds",
+            RejectReason::DuplicateTimestamp => "duplicate_timestamp",
+            RejectReason::InvalidHistogram(_) => "invalid_histogram",
+        }
+    }
+}
+
+/// One refused sample, or all samples of a series whose labels were refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The series as text, cut to a bounded length.
+    pub series: String,
+    /// Why.
+    pub reason: RejectReason,
+    /// The (first) refused sample's time.
+    pub t: i64,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: series {} at {}", self.reason, self.series, self.t)
+    }
+}
+
+/// Rejections that a [`WriteOutcome`] lists; the others are only counted. Enough to see a pattern.
+pub const REJECTIONS_LISTED_MAX: usize = 100;
+
+/// What became of a write: the good part is in the head, the rest is listed.
+#[derive(Debug)]
+#[must_use = "the write is only durable when its commit has resolved"]
+pub struct WriteOutcome {
+    /// Samples taken, those included that the head had already.
+    pub written: usize,
+    /// Histogram samples among them.
+    pub histograms_written: usize,
+    /// Exemplars taken.
+    pub exemplars_written: usize,
+    /// The first [`REJECTIONS_LISTED_MAX`] refusals.
+    pub rejected: Vec<Rejection>,
+    /// All refused samples.
+    pub rejected_count: usize,
+    /// Resolves when the good part is durable.
+    pub commit: Commit,
+}

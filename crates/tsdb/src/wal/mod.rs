@@ -1,0 +1,44 @@
+//! The write-ahead log: one log for all tenants, made durable by group commit.
+//!
+//! Records are applied to the heads first and logged after, so that a record in the log is always one that memory
+//! holds too; the acknowledgement of a write ([`Commit`]) waits for the sync that covers its record. Series records
+//! are the exception: they are logged under the lock that makes the series visible, so no record can name a series
+//! that a lost tail of the log introduced.
+//!
+//! Where segments lie is a parameter ([`SegmentStore`]); frames, records, group commit and replay only know that
+//! segments are numbered, append-only, and readable from the start. The format is described in
+//! `docs/format/wal.md`.
+
+mod commit;
+mod frame;
+
+mod segment;
+mod writer;
+
+pub use commit::Commit;
+
+#[allow(unused_imports)] // Replay uses the rest.
+pub(crate) use frame::{FrameDamage, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_bytes, frame_end};
+pub use segment::{DirStore, SegmentStore, SegmentWriter};
+pub(crate) use writer::Wal;
+pub use writer::{WalOptions, WalSync};
+
+use std::sync::Arc;
+
+/// Why the log could not take or keep a record.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WalError {
+    /// Writing or syncing failed. Nothing is acknowledged any more until the log is opened again, because after a
+    /// failed sync the operating system does not say which bytes it has lost.
+    #[error("write-ahead log failed in segment {segment}")]
+    Failed {
+        /// Number of the segment that was being written.
+        segment: u64,
+        /// What the store answered.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The log has been closed.
+    #[error("write-ahead log is closed")]
+    Closed,
+}
