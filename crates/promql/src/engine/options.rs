@@ -1,0 +1,42 @@
+//! Settings of an engine.
+
+use std::time::Duration;
+
+use crate::parser::ParseOptions;
+
+/// Settings of an engine; the defaults are those of a Prometheus 3.14 server.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How old a sample may be to count as current.
+    pub lookback_ms: i64,
+    /// Most samples that one query may hold at a time.
+    pub samples_max: usize,
+    /// Longest that one query may run.
+    pub timeout: Duration,
+    /// Step of a subquery that names none.
+    pub subquery_step_ms: i64,
+    /// Parts of the language that are switched on.
+    pub parse: ParseOptions,
+    /// Removes metric names at the end of the query rather than at each function
+    /// (`promql-delayed-name-removal`).
+    pub delayed_name_removal: bool,
+    /// `rate` and its kin use start timestamps (`use-start-timestamps`).
+    pub start_timestamps: bool,
+    /// Annotations look at `__type__` rather than at the metric's name (`type-and-unit-labels`).
+    pub type_and_unit_labels: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            lookback_ms: 5 * 60 * 1000,
+            samples_max: 50_000_000,
+            timeout: Duration::from_secs(120),
+            subquery_step_ms: 60 * 1000,
+            parse: ParseOptions::default(),
+            delayed_name_removal: false,
+            start_timestamps: false,
+            type_and_unit_labels: false,
+        }
+    }
+}

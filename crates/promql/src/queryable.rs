@@ -1,0 +1,165 @@
+//! Where the engine reads series from: one trait, implemented by the fan-out over stores, by heads, by blocks and by
+//! the script runner's memory.
+//!
+//! The engine calls [`Queryable::select`] on a blocking thread and pulls series one by one. An implementation
+//! checks [`QueryContext`] between pieces of work, so that a cancelled or timed-out query lets go of it soon.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use chronolith_chunk::{Chunk, SampleColumns};
+use chronolith_model::{Labels, Matcher, TimeRange};
+
+/// What a selector is used for: lets a storage choose a resolution or push work down. Never changes the meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelectHints {
+    /// First millisecond that the query looks at.
+    pub start: i64,
+    /// Last millisecond that the query looks at, included.
+    pub end: i64,
+    /// Milliseconds between two evaluations; 0 for an instant query outside subqueries.
+    pub step_ms: i64,
+    /// Width of the range selector, 0 for an instant selector.
+    pub range_ms: i64,
+    /// The function or aggregation right around the selector.
+    pub func: Option<String>,
+    /// True when `grouping` is a `by` clause, false when it is a `without` clause or none.
+    pub by: bool,
+    /// Labels of the aggregation right around the selector.
+    pub grouping: Vec<String>,
+}
+
+/// One selector's read.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectRequest<'a> {
+    /// All must match.
+    pub matchers: &'a [Matcher],
+    /// Samples outside are not needed (but may be returned); both ends included.
+    pub range: TimeRange,
+    /// What the selector is used for.
+    pub hints: &'a SelectHints,
+}
+
+/// The samples of one series.
+#[derive(Clone, Debug)]
+pub enum SeriesData {
+    /// Encoded chunks, sorted by `mint`, not overlapping.
+    Chunks(Vec<Chunk>),
+    /// Decoded samples, sorted by time, times unique.
+    Columns(SampleColumns),
+}
+
+/// One series as the storage hands it over.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Identity.
+    pub labels: Labels,
+    /// Samples.
+    pub data: SeriesData,
+}
+
+/// Series sorted by labels, each label set once.
+pub trait SeriesSet: Send {
+    /// The next series, `None` at the end. After an error the set is not asked again.
+    fn next(&mut self) -> Result<Option<Series>, QueryableError>;
+
+    /// What went wrong without failing the read (a store that did not answer, ...). Asked once, at the end.
+    fn take_warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A source of series.
+pub trait Queryable: Send + Sync {
+    /// Starts one selector's read.
+    fn select(
+        &self,
+        request: &SelectRequest<'_>,
+        cx: &QueryContext,
+    ) -> Result<Box<dyn SeriesSet>, QueryableError>;
+}
+
+/// What a caller of a failed read can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryableErrorKind {
+    /// The storage failed; the same query may work later.
+    Unavailable,
+    /// The data is damaged.
+    Corrupt,
+    /// A limit of the storage was exceeded.
+    LimitExceeded,
+    /// The query was cancelled.
+    Cancelled,
+    /// The query ran out of time.
+    Timeout,
+    /// Anything else.
+    Internal,
+}
+
+/// A failed read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueryableError {
+    /// What a caller can do.
+    pub kind: QueryableErrorKind,
+    /// Which store, block or object failed and how.
+    pub message: String,
+}
+
+impl QueryableError {
+    /// An error of this kind.
+    pub fn new(kind: QueryableErrorKind, message: impl Into<String>) -> Self {
+        QueryableError { kind, message: message.into() }
+    }
+}
+
+impl From<chronolith_chunk::ChunkError> for QueryableError {
+    fn from(err: chronolith_chunk::ChunkError) -> Self {
+        QueryableError::new(QueryableErrorKind::Corrupt, err.to_string())
+    }
+}
+
+/// Deadline, cancellation and per-query settings. Cheap to clone; clones share the cancel flag.
+#[derive(Clone, Debug, Default)]
+pub struct QueryContext {
+    /// The query fails with a timeout when this has passed.
+    pub deadline: Option<Instant>,
+    /// Overrides the engine's lookback delta.
+    pub lookback_ms: Option<i64>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl QueryContext {
+    /// No deadline, the engine's settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same context with a deadline; an earlier deadline that it already has stays.
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |d| d.min(deadline)));
+        self
+    }
+
+    /// Asks the query to stop.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// True after [`QueryContext::cancel`].
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// An error when the query was cancelled or its deadline has passed.
+    pub fn check(&self) -> Result<(), QueryableError> {
+        if self.is_cancelled() {
+            return Err(QueryableError::new(QueryableErrorKind::Cancelled, "query was canceled"));
+        }
+        if self.deadline.is_some_and(|d| Instant::now() >= d) {
+            return Err(QueryableError::new(QueryableErrorKind::Timeout, "query timed out"));
+        }
+        Ok(())
+    }
+}

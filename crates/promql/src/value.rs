@@ -1,0 +1,115 @@
+//! Results of queries.
+
+use std::sync::Arc;
+
+use chronolith_model::{FloatHistogram, Labels};
+
+/// A value at a time in a vector: a float or a native histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PointValue {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<FloatHistogram>),
+}
+
+/// One series of a matrix: float points and histogram points, each sorted by time; no time is in both.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MatrixSeries {
+    /// Identity.
+    pub labels: Labels,
+    /// Times of the float points, milliseconds.
+    pub timestamps: Vec<i64>,
+    /// Values of the float points.
+    pub values: Vec<f64>,
+    /// Histogram points.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+}
+
+impl MatrixSeries {
+    /// Points of both kinds.
+    pub fn point_count(&self) -> usize {
+        self.timestamps.len() + self.histograms.len()
+    }
+
+    /// The point at exactly this time.
+    pub fn at(&self, t: i64) -> Option<PointValue> {
+        if let Ok(i) = self.timestamps.binary_search(&t) {
+            return Some(PointValue::Float(self.values[i]));
+        }
+        let i = self.histograms.binary_search_by_key(&t, |(ht, _)| *ht).ok()?;
+        Some(PointValue::Histogram(self.histograms[i].1.clone()))
+    }
+}
+
+/// One sample of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorSample {
+    /// Identity.
+    pub labels: Labels,
+    /// The evaluation time, milliseconds.
+    pub t: i64,
+    /// The value.
+    pub value: PointValue,
+}
+
+/// A query's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Series over time, sorted by labels.
+    Matrix(Vec<MatrixSeries>),
+    /// Samples at one time, in the order of the outermost operator (`sort`, `topk`), otherwise unspecified.
+    Vector(Vec<VectorSample>),
+    /// A number.
+    Scalar {
+        /// The evaluation time, milliseconds.
+        t: i64,
+        /// The number.
+        v: f64,
+    },
+    /// A string.
+    String {
+        /// The evaluation time, milliseconds.
+        t: i64,
+        /// The string, a PromQL byte string read as UTF-8 (invalid bytes replaced).
+        s: String,
+    },
+}
+
+impl Value {
+    /// The API's `resultType`.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::Matrix(_) => "matrix",
+            Value::Vector(_) => "vector",
+            Value::Scalar { .. } => "scalar",
+            Value::String { .. } => "string",
+        }
+    }
+}
+
+/// What a query cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryStats {
+    /// Samples loaded, a sample counted at each step whose window holds it.
+    pub samples_total: u64,
+    /// Samples read from storage, each once per selector.
+    pub samples_read: u64,
+    /// Most samples held at one time.
+    pub samples_peak: u64,
+    /// Series read from storage, per selector.
+    pub series_read: u64,
+}
+
+/// A query's value with its annotations, texts as the HTTP API shows them.
+#[derive(Clone, Debug)]
+pub struct QueryResult {
+    /// The value.
+    pub value: Value,
+    /// Warnings, of the storage and of PromQL, without a cap.
+    pub warnings: Vec<String>,
+    /// Infos, without a cap.
+    pub infos: Vec<String>,
+    /// What it cost.
+    pub stats: QueryStats,
+}
