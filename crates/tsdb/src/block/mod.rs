@@ -1,0 +1,1 @@
+//! A block: an immutable directory with the samples of a time range.
