@@ -46,6 +46,9 @@ impl PostingRef for SeriesRef {
     }
 }
 
+/// One list, borrowed from its source where it can be.
+pub type Postings<'a, R> = Cow<'a, [R]>;
+
 /// An inverted index that answers at once. Lists are ascending and unique.
 pub trait PostingsSource {
     /// The source's series reference.
@@ -54,10 +57,10 @@ pub trait PostingsSource {
     type Error;
 
     /// All series.
-    fn all(&self) -> Result<Cow<'_, [Self::Ref]>, Self::Error>;
+    fn all(&self) -> Result<Postings<'_, Self::Ref>, Self::Error>;
 
     /// The series with a label pair; empty when there are none.
-    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, [Self::Ref]>, Self::Error>;
+    fn postings(&self, name: &str, value: &str) -> Result<Postings<'_, Self::Ref>, Self::Error>;
 
     /// The lists of those values of `name` that begin with `prefix` and that `keep` accepts, in any order.
     fn postings_matching(
@@ -65,7 +68,7 @@ pub trait PostingsSource {
         name: &str,
         prefix: &str,
         keep: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Vec<Cow<'_, [Self::Ref]>>, Self::Error>;
+    ) -> Result<Vec<Postings<'_, Self::Ref>>, Self::Error>;
 }
 
 /// What has to be looked up for one matcher. Values are never empty strings.
@@ -226,7 +229,7 @@ pub fn resolve_matchers<S: PostingsSource + ?Sized>(
 fn group_list<'s, S: PostingsSource + ?Sized>(
     source: &'s S,
     group: &Group<'_>,
-) -> Result<Cow<'s, [S::Ref]>, S::Error> {
+) -> Result<Postings<'s, S::Ref>, S::Error> {
     let mut lists = match &group.lookup {
         Lookup::Values(values) => {
             values.iter().map(|value| source.postings(group.name, value)).collect::<Result<Vec<_>, _>>()?

@@ -18,13 +18,13 @@ impl Interner {
         if let Some(number) = self.numbers.find(hash, |n| slice(text, ends, *n) == string) {
             return *number;
         }
-        let number = u32::try_from(self.ends.len()).expect("2^32 distinct strings do not fit the symbol table");
+        let number =
+            u32::try_from(self.ends.len()).expect("2^32 distinct strings do not fit the symbol table");
         self.text.push_str(string);
         self.ends.push(self.text.len() as u64);
         let (text, ends) = (&self.text, &self.ends);
-        self.numbers.insert_unique(hash, number, |n| {
-            xxhash_rust::xxh3::xxh3_64(slice(text, ends, *n).as_bytes())
-        });
+        self.numbers
+            .insert_unique(hash, number, |n| xxhash_rust::xxh3::xxh3_64(slice(text, ends, *n).as_bytes()));
         number
     }
 

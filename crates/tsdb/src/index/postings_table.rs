@@ -89,7 +89,11 @@ impl PostingsTable {
         if count as usize > c.remaining() / 4 {
             return Err(c.corrupt(format!("{count} postings cannot fit {} bytes", c.remaining())));
         }
-        if version == 1 { table.load_unsorted(count)? } else { table.load_sorted(count)? }
+        if version == 1 {
+            table.load_unsorted(count)?
+        } else {
+            table.load_sorted(count)?
+        }
         table.samples.shrink_to_fit();
         Ok(table)
     }

@@ -122,7 +122,11 @@ impl Symbols {
     /// Start and length of a symbol's bytes in the section.
     fn locate(&self, symbol: u32) -> Result<(u32, u32)> {
         let unknown = || {
-            Error::corrupt(&self.file, self.offset, format!("symbol {symbol} of {} does not exist", self.count))
+            Error::corrupt(
+                &self.file,
+                self.offset,
+                format!("symbol {symbol} of {} does not exist", self.count),
+            )
         };
         let mut c;
         if self.version == 1 {

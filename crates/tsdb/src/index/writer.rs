@@ -47,6 +47,9 @@ const INDEX_BYTES_MAX: u64 = SERIES_ALIGN * u32::MAX as u64;
 /// Write buffer; large enough that a spinning disk would seek rarely, small beside everything else.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// How many series have each label name: symbol and count, ascending.
+type NameUses = Vec<(u32, u64)>;
+
 /// Writes one index file. Series come in label order, their chunk references ascending.
 #[derive(Debug)]
 pub struct IndexWriter {
@@ -178,9 +181,8 @@ impl IndexWriter {
         section.end()
     }
 
-    /// Copies the spilled series with final symbols. Gives the references of all series, and how many series have
-    /// each label name (symbol and count).
-    fn write_series(&mut self, ranks: &[u32]) -> Result<(Vec<u32>, Vec<(u32, u64)>)> {
+    /// Copies the spilled series with final symbols. Gives the references of all series.
+    fn write_series(&mut self, ranks: &[u32]) -> Result<(Vec<u32>, NameUses)> {
         self.spill.flush().map_err(Error::io("write series of", &self.path))?;
         let file = self.spill.get_mut();
         file.seek(SeekFrom::Start(0)).map_err(Error::io("read series of", &self.path))?;
@@ -213,7 +215,7 @@ impl IndexWriter {
         toc: &Toc,
         order: &[u32],
         all: &[u32],
-        uses: Vec<(u32, u64)>,
+        uses: NameUses,
         table: &mut TableSpill,
     ) -> Result<()> {
         self.out.flush()?;
@@ -238,13 +240,8 @@ impl IndexWriter {
                     let refs = of_value.iter().map(|key| *key as u32);
                     // The interner is borrowed by the strings while the output grows, so both are split off here.
                     let interner = std::mem::take(&mut self.interner);
-                    let written = self.write_list(
-                        interner.get(name),
-                        interner.get(value),
-                        refs,
-                        of_value.len(),
-                        table,
-                    );
+                    let written =
+                        self.write_list(interner.get(name), interner.get(value), refs, of_value.len(), table);
                     self.interner = interner;
                     written?;
                 }
@@ -313,7 +310,7 @@ fn collect_batch(
             let name = series.uvarint32()?;
             let value = series.uvarint32()?;
             if let Some(slot) = slots.get(&name) {
-                lists[*slot].1.push(u64::from(value) << 32 | start as u64 / SERIES_ALIGN);
+                lists[*slot].1.push((u64::from(value) << 32) | (start as u64 / SERIES_ALIGN));
             }
         }
         series = series.at(body + len + 4);
