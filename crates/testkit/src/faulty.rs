@@ -1,0 +1,192 @@
+//! A bucket that fails on command, around any store.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+use parking_lot::Mutex;
+use rand::RngExt;
+
+/// What a [`FaultyStore`] does wrong. All off by default.
+#[derive(Clone, Debug, Default)]
+pub struct StoreFaults {
+    /// Added to every operation.
+    pub latency: Duration,
+    /// Share of operations that fail without an effect, 0 to 1.
+    pub fail: f64,
+    /// Share of writes that take effect and are reported as failed.
+    pub fail_after_write: f64,
+    /// Share of reads whose body ends early.
+    pub truncate: f64,
+    /// Only operations on keys that contain this are touched; empty for all.
+    pub only_keys: String,
+}
+
+/// The steering wheel of a [`FaultyStore`], shared with the test.
+#[derive(Clone, Debug, Default)]
+pub struct FaultControl {
+    faults: Arc<Mutex<StoreFaults>>,
+    operations: Arc<AtomicU64>,
+    fail_next: Arc<AtomicU64>,
+}
+
+impl FaultControl {
+    /// Replaces the faults, effective at once.
+    pub fn set(&self, faults: StoreFaults) {
+        *self.faults.lock() = faults;
+    }
+
+    /// Lets the next `count` operations fail, whatever the shares say.
+    pub fn fail_next(&self, count: u64) {
+        self.fail_next.store(count, Ordering::SeqCst);
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+}
+
+/// A store with faults.
+#[derive(Debug)]
+pub struct FaultyStore {
+    inner: Arc<dyn ObjectStore>,
+    control: FaultControl,
+}
+
+impl FaultyStore {
+    /// Puts faults around `inner`; they are steered through `control`.
+    pub fn new(inner: Arc<dyn ObjectStore>, control: FaultControl) -> Self {
+        FaultyStore { inner, control }
+    }
+
+    /// Puts faults around a bucket's clients.
+    pub fn around(bucket: &chronolith_objstore::Bucket) -> (chronolith_objstore::Bucket, FaultControl) {
+        let control = FaultControl::default();
+        let wrapped = bucket.wrapped(|store| Arc::new(FaultyStore::new(store, control.clone())));
+        (wrapped, control)
+    }
+
+    fn faults(&self, key: &str) -> StoreFaults {
+        let faults = self.control.faults.lock().clone();
+        if key.contains(&faults.only_keys) { faults } else { StoreFaults::default() }
+    }
+
+    async fn before(&self, key: &str) -> Result<StoreFaults> {
+        let faults = self.faults(key);
+        if !faults.latency.is_zero() {
+            tokio::time::sleep(faults.latency).await;
+        }
+        self.check(&faults)?;
+        Ok(faults)
+    }
+
+    fn check(&self, faults: &StoreFaults) -> Result<()> {
+        self.control.operations.fetch_add(1, Ordering::SeqCst);
+        let next =
+            self.control.fail_next.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if next.is_ok() || hit(faults.fail) { Err(injected()) } else { Ok(()) }
+    }
+}
+
+fn hit(share: f64) -> bool {
+    share > 0.0 && rand::rng().random_bool(share.min(1.0))
+}
+
+fn injected() -> Error {
+    Error::Generic { store: "faulty", source: "injected failure".into() }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Faulty({})", self.inner)
+    }
+}
+
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let faults = self.before(at.as_ref()).await?;
+        let result = self.inner.put_opts(at, payload, opts).await?;
+        if hit(faults.fail_after_write) { Err(injected()) } else { Ok(result) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.before(at.as_ref()).await?;
+        self.inner.put_multipart_opts(at, opts).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let faults = self.before(at.as_ref()).await?;
+        let mut result = self.inner.get_opts(at, options).await?;
+        if hit(faults.truncate) {
+            let (meta, range) = (result.meta.clone(), result.range.clone());
+            let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
+            let bytes = result.bytes().await?;
+            let half = bytes.slice(..bytes.len() / 2);
+            let payload = GetResultPayload::Stream(futures::stream::iter([Ok(half)]).boxed());
+            result = GetResult { payload, meta, range, attributes, extensions };
+        }
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.before(at.as_ref()).await?;
+        self.inner.get_ranges(at, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let faults = self.faults("");
+        match self.check(&faults) {
+            Ok(()) => self.inner.delete_stream(locations),
+            Err(e) => futures::stream::once(async { Err(e) }).boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let faults = self.faults(prefix.map_or("", |p| p.as_ref()));
+        match self.check(&faults) {
+            Ok(()) => self.inner.list(prefix),
+            Err(e) => futures::stream::once(async { Err(e) }).boxed(),
+        }
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let offset = offset.clone();
+        self.list(prefix).try_filter(move |m| futures::future::ready(m.location > offset)).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.before(prefix.map_or("", |p| p.as_ref())).await?;
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.before(from.as_ref()).await?;
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.before(from.as_ref()).await?;
+        self.inner.rename_opts(from, to, options).await
+    }
+}
