@@ -3,6 +3,28 @@
 //! Source: Prometheus's native histogram specification and `model/histogram`. Exponential schemas −4 … 8 have
 //! bucket bounds `2^(index · 2^−schema)`; schema −53 has explicit upper bounds in `custom_values`.
 
+mod arith;
+mod bounds;
+mod bucket;
+mod compact;
+mod convert;
+mod custom;
+mod equal;
+mod error;
+mod format;
+mod kahan;
+mod layout;
+mod reset;
+mod trim;
+mod validate;
+mod zero;
+
+pub use arith::AddNotes;
+pub use bounds::bucket_bound;
+pub use bucket::Bucket;
+pub use error::HistogramError;
+pub use format::format_g;
+
 /// A run of consecutive buckets: `offset` empty buckets after the previous span's end (for the first span: the
 /// index of its first bucket), then `length` buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +55,16 @@ pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 pub const EXPONENTIAL_SCHEMA_MIN: i32 = -4;
 /// Finest exponential schema.
 pub const EXPONENTIAL_SCHEMA_MAX: i32 = 8;
+
+/// Finest schema of upstream's reserve: 9 … 52 are read and reduced to [`EXPONENTIAL_SCHEMA_MAX`].
+pub const EXPONENTIAL_SCHEMA_MAX_RESERVED: i32 = 52;
+/// Coarsest schema of upstream's reserve.
+pub const EXPONENTIAL_SCHEMA_MIN_RESERVED: i32 = -9;
+
+/// True for the schemas −4 … 8.
+pub const fn is_exponential_schema(schema: i32) -> bool {
+    EXPONENTIAL_SCHEMA_MIN <= schema && schema <= EXPONENTIAL_SCHEMA_MAX
+}
 
 /// An integer native histogram, as scraped and stored.
 #[derive(Clone, Debug, Default, PartialEq)]
