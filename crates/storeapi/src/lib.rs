@@ -1,16 +1,49 @@
 //! The StoreAPI: protobuf, the traits [`Store`] and [`WriteSink`], server, client, k-way merge.
+//!
+//! ```text
+//! local data ─ local (external labels, shape, limits) ─┐                ┌─ server ─ gRPC
+//!                                                      ├─ dyn Store ────┤
+//! gRPC ─ client ───────────────────────────────────────┤                └─ query
+//! many stores ─ fanout ─ merge ────────────────────────┘
+//! ```
+//!
+//! The wire stops here: protobuf becomes domain types in `convert` and `wire`. [`contract`] is the acceptance suite
+//! that every [`Store`] passes.
 
+mod chunks;
+mod client;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod convert;
 mod error;
+mod fanout;
+pub mod local;
+mod loser_tree;
+mod memory;
+mod merge;
+mod peer;
 pub mod proto;
 mod request;
+mod server;
+mod shape;
 mod store;
+mod wire;
 mod write;
 
+pub use chunks::sort_and_dedup;
+pub use client::{ClientOptions, StoreClient, connect_lazy};
+pub use convert::EndpointInfo;
 pub use error::{ErrorKind, StoreError};
+pub use fanout::{ADDRESS_LABEL, Endpoint, EndpointSet, Endpoints, Fanout, FanoutOptions};
+pub use memory::MemoryStore;
+pub use merge::{BATCH_SERIES, MergeOptions, SeriesIter, Source, merge, merge_iters};
+pub use peer::PeerSink;
 pub use request::{
     Aggregate, AggregateSet, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,
     SeriesRequest, ShardInfo,
 };
+pub use server::{SeriesLimits, ServerOptions, Services, serve};
+pub use shape::{Shaper, with_changes};
 pub use store::{
     AggrChunk, DownsampledChunk, LabelNames, LabelValues, SeriesEvent, SeriesHints, SeriesStream, Store,
     StoreInfo, StoreSeries, TsdbInfo,

@@ -1,0 +1,161 @@
+//! A [`Store`] at the other end of a gRPC connection: ours or Thanos's.
+//!
+//! The connection is made at the first call and made again when it broke; keep-alive pings find a dead peer within
+//! seconds. Whole answers have no deadline here, since a long stream is no fault: the fan-out watches the pauses.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::convert::{self, EndpointInfo, error_from_status};
+use crate::proto::thanos::{self, info, series_response::Result as Frame};
+use crate::server::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use crate::wire::decode_series;
+use crate::{
+    ErrorKind, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, SeriesEvent, SeriesRequest,
+    SeriesStream, Store, StoreError, StoreInfo,
+};
+
+/// The largest message taken from a store. gRPC would allow 2 GiB; frames of series are about 1 MiB, and 256 MiB of
+/// label values are millions.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// How a client connects.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// For making a connection.
+    pub connect_timeout: Duration,
+    /// Interval of keep-alive pings; servers allow one in 10 s.
+    pub keepalive_interval: Duration,
+    /// How long a ping may stay unanswered.
+    pub keepalive_timeout: Duration,
+    /// For an Info call.
+    pub info_timeout: Duration,
+    /// Series asked for per message. Servers that do not know the field send one.
+    pub batch_size: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        ClientOptions {
+            connect_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+            info_timeout: Duration::from_secs(5),
+            batch_size: 256,
+        }
+    }
+}
+
+/// Makes a channel to `host:port` (or a `http://` URL) that connects when it is first used. Must be called inside a
+/// tokio runtime.
+pub fn connect_lazy(address: &str, options: &ClientOptions) -> Result<Channel, StoreError> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|e| StoreError::invalid(format!("address {address:?}")).with_source(e))?
+        .connect_timeout(options.connect_timeout)
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .tcp_nodelay(true);
+    Ok(endpoint.connect_lazy())
+}
+
+/// A remote store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StoreClient {
+    address: String,
+    store: thanos::store_client::StoreClient<Channel>,
+    info: info::info_client::InfoClient<Channel>,
+    info_timeout: Duration,
+    batch_size: usize,
+}
+
+impl StoreClient {
+    /// A client of `host:port`. Must be called inside a tokio runtime.
+    pub fn new(address: &str, options: &ClientOptions) -> Result<Self, StoreError> {
+        let channel = connect_lazy(address, options)?;
+        Ok(StoreClient {
+            address: address.to_owned(),
+            store: thanos::store_client::StoreClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            info: info::info_client::InfoClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            info_timeout: options.info_timeout,
+            batch_size: options.batch_size,
+        })
+    }
+
+    /// The address as given.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What the endpoint says of itself, whether or not it offers the StoreAPI.
+    pub async fn endpoint_info(&self) -> Result<EndpointInfo, StoreError> {
+        let mut client = self.info.clone();
+        let call = client.info(info::InfoRequest {});
+        match tokio::time::timeout(self.info_timeout, call).await {
+            Ok(response) => convert::info_from(response.map_err(error_from_status)?.into_inner()),
+            Err(_) => Err(StoreError::timeout(format!("no answer to Info within {:?}", self.info_timeout))),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for StoreClient {
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let mut request = request;
+        if request.batch_size == 0 {
+            request.batch_size = self.batch_size;
+        }
+        let mut client = self.store.clone();
+        let response =
+            client.series(convert::series_request_to(&request)).await.map_err(error_from_status)?;
+        let frames = response.into_inner();
+        Ok(Box::pin(
+            frames.filter_map(async |frame| frame.map_err(error_from_status).and_then(event).transpose()),
+        ))
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
+        let mut client = self.store.clone();
+        let response =
+            client.label_names(convert::names_request_to(&request)).await.map_err(error_from_status)?;
+        let thanos::LabelNamesResponse { names, warnings, .. } = response.into_inner();
+        Ok(LabelNames { names, warnings })
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
+        let mut client = self.store.clone();
+        let response =
+            client.label_values(convert::values_request_to(&request)).await.map_err(error_from_status)?;
+        let thanos::LabelValuesResponse { values, warnings, .. } = response.into_inner();
+        Ok(LabelValues { values, warnings })
+    }
+
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let info = self.endpoint_info().await?;
+        info.store.ok_or_else(|| {
+            let text = format!("{} ({}) offers no StoreAPI", self.address, info.component);
+            StoreError::new(ErrorKind::NotFound, text)
+        })
+    }
+}
+
+/// A message as an event; `None` for kinds that came after this client.
+fn event(response: thanos::SeriesResponse) -> Result<Option<SeriesEvent>, StoreError> {
+    Ok(match response.result {
+        Some(Frame::Series(series)) => Some(SeriesEvent::Batch(vec![decode_series(&series)?])),
+        Some(Frame::Batch(batch)) => {
+            let series: Result<Vec<_>, _> = batch.series.iter().map(decode_series).collect();
+            Some(SeriesEvent::Batch(series?))
+        }
+        Some(Frame::Warning(text)) => Some(SeriesEvent::Warning(text)),
+        Some(Frame::Hints(any)) => convert::response_hints_from(&any).map(SeriesEvent::Hints),
+        None => None,
+    })
+}

@@ -1,0 +1,325 @@
+//! One [`Store`] over many: asks those that may have something, merges what they answer.
+//!
+//! Every store that is asked has a task that reads its stream ahead by a few batches, and watches the pauses. A store
+//! that fails or falls silent is a warning, or fails the whole call, as the request says. Stores that cannot take replica
+//! labels away or cannot shard are asked for everything, and it is done here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chronolith_model::{Labels, Matcher, TimeRange};
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::local::LabelSetUnion;
+use crate::merge::{MergeOptions, Source, abort, merge, warning};
+use crate::{
+    LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, PartialResponse, SeriesEvent,
+    SeriesRequest, SeriesStream, Shaper, Store, StoreError, StoreInfo,
+};
+
+/// The pseudo label by which store matchers choose endpoints.
+pub const ADDRESS_LABEL: &str = "__address__";
+
+/// Batches that a store's task reads ahead: enough for the merge to find the next one there, little enough to bound what
+/// a hundred stores hold.
+const READ_AHEAD_BATCHES: usize = 4;
+
+/// One store of a fan-out.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Its address, or another name for warnings and store matchers.
+    pub name: String,
+    /// Where to ask.
+    pub store: Arc<dyn Store>,
+    /// What it holds and can do.
+    pub info: StoreInfo,
+}
+
+/// The stores of a fan-out at one moment.
+#[derive(Clone, Default)]
+pub struct Endpoints {
+    /// Stores that answer.
+    pub up: Vec<Arc<Endpoint>>,
+    /// Stores that must be asked but do not answer: each is a warning, or fails the call.
+    pub down: Vec<String>,
+}
+
+/// Where a fan-out finds its stores; asked anew for every call.
+pub trait EndpointSet: Send + Sync {
+    /// The stores right now.
+    fn endpoints(&self) -> Arc<Endpoints>;
+}
+
+/// A set that never changes.
+impl EndpointSet for Arc<Endpoints> {
+    fn endpoints(&self) -> Arc<Endpoints> {
+        Arc::clone(self)
+    }
+}
+
+/// How to ask.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FanoutOptions {
+    /// The longest pause between two pieces of a store's answer; `None` waits as long as the caller does.
+    pub response_timeout: Option<Duration>,
+}
+
+/// A [`Store`] over many.
+#[derive(Clone)]
+pub struct Fanout {
+    set: Arc<dyn EndpointSet>,
+    options: FanoutOptions,
+    /// Any of these lists must fit a store; none means all stores.
+    store_matchers: Arc<[Vec<Matcher>]>,
+}
+
+impl Fanout {
+    /// A fan-out over the stores of `set`.
+    pub fn new(set: Arc<dyn EndpointSet>, options: FanoutOptions) -> Self {
+        Fanout { set, options, store_matchers: Arc::new([]) }
+    }
+
+    /// The same fan-out, restricted to stores for which one of the lists fits: matchers on [`ADDRESS_LABEL`] and on
+    /// external labels.
+    pub fn with_store_matchers(&self, store_matchers: Vec<Vec<Matcher>>) -> Self {
+        Fanout { store_matchers: store_matchers.into(), ..self.clone() }
+    }
+
+    fn choose(
+        &self,
+        range: TimeRange,
+        matchers: &[Matcher],
+        partial: PartialResponse,
+    ) -> Result<Chosen, StoreError> {
+        let endpoints = self.set.endpoints();
+        if let (Some(name), PartialResponse::Abort) = (endpoints.down.first(), partial) {
+            return Err(abort(name, StoreError::unavailable("store is down")));
+        }
+        if endpoints.up.is_empty() && partial == PartialResponse::Abort {
+            return Err(abort("", StoreError::unavailable("no store is registered")));
+        }
+        let up = endpoints.up.iter().filter(|e| self.is_asked(e, range, matchers)).cloned().collect();
+        let down = endpoints.down.iter().map(|name| format!("{name}: store is down")).collect();
+        Ok(Chosen { up, warnings: down })
+    }
+
+    fn is_asked(&self, endpoint: &Endpoint, range: TimeRange, matchers: &[Matcher]) -> bool {
+        let info = &endpoint.info;
+        let fits_store = |list: &Vec<Matcher>| {
+            let (address, labels): (Vec<_>, Vec<_>) = list.iter().partition(|m| m.name == ADDRESS_LABEL);
+            address.iter().all(|m| m.matches(&endpoint.name))
+                && fits_any(&info.label_sets, labels.into_iter())
+        };
+        info.range.overlaps(&range)
+            && fits_any(&info.label_sets, matchers.iter())
+            && (self.store_matchers.is_empty() || self.store_matchers.iter().any(fits_store))
+    }
+}
+
+struct Chosen {
+    up: Vec<Arc<Endpoint>>,
+    warnings: Vec<String>,
+}
+
+/// True when all matchers fit one of the label sets; a label that a set does not have fits.
+fn fits_any<'a>(label_sets: &[Labels], matchers: impl Iterator<Item = &'a Matcher> + Clone) -> bool {
+    label_sets.is_empty()
+        || label_sets
+            .iter()
+            .any(|set| matchers.clone().all(|m| set.get(&m.name).is_none_or(|value| m.matches(value))))
+}
+
+#[async_trait]
+impl Store for Fanout {
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let Chosen { up, warnings } =
+            self.choose(request.range, &request.matchers, request.partial_response)?;
+        let timeout = self.options.response_timeout;
+        let sources = up.into_iter().map(|endpoint| Source {
+            name: endpoint.name.clone(),
+            stream: read_ahead(endpoint, request.clone(), timeout),
+        });
+        let options = MergeOptions {
+            partial_response: request.partial_response,
+            limit: request.limit,
+            batch_size: request.batch_size,
+        };
+        let merged = merge(sources.collect(), options);
+        if warnings.is_empty() {
+            return Ok(merged);
+        }
+        let warnings = warnings.into_iter().map(|w| Ok(SeriesEvent::Warning(w)));
+        Ok(Box::pin(futures::stream::iter(warnings).chain(merged)))
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
+        let Chosen { up, mut warnings } =
+            self.choose(request.range, &request.matchers, request.partial_response)?;
+        let calls = up.iter().map(|endpoint| {
+            let call = endpoint.store.label_names(request.clone());
+            async move { (&endpoint.name, within(self.options.response_timeout, call).await) }
+        });
+        let mut union = LabelSetUnion::default();
+        for (name, answer) in join_all(calls).await {
+            match answer {
+                Ok(answer) => {
+                    union.extend(answer.names);
+                    warnings.extend(answer.warnings);
+                }
+                Err(error) => warnings.push(tolerate(name, error, request.partial_response)?),
+            }
+        }
+        Ok(LabelNames { warnings, ..union.names(&request) })
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
+        let Chosen { up, mut warnings } =
+            self.choose(request.range, &request.matchers, request.partial_response)?;
+        let mut union = LabelSetUnion::default();
+        if !request.without_replica_labels.contains(&request.label) {
+            let calls = up.iter().map(|endpoint| {
+                let call = endpoint.store.label_values(request.clone());
+                async move { (&endpoint.name, within(self.options.response_timeout, call).await) }
+            });
+            for (name, answer) in join_all(calls).await {
+                match answer {
+                    Ok(answer) => {
+                        union.extend(answer.values);
+                        warnings.extend(answer.warnings);
+                    }
+                    Err(error) => warnings.push(tolerate(name, error, request.partial_response)?),
+                }
+            }
+        }
+        Ok(LabelValues { warnings, ..union.values(&request) })
+    }
+
+    /// All label sets, and the time from the first to the last sample of any store.
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let mut info = StoreInfo::new("query");
+        for endpoint in &self.set.endpoints().up {
+            info.label_sets.extend(endpoint.info.label_sets.iter().cloned());
+            info.tsdbs.extend(endpoint.info.tsdbs.iter().cloned());
+            if !endpoint.info.range.is_empty() {
+                info.range.mint = info.range.mint.min(endpoint.info.range.mint);
+                info.range.maxt = info.range.maxt.max(endpoint.info.range.maxt);
+            }
+        }
+        info.label_sets.sort();
+        info.label_sets.dedup();
+        Ok(info)
+    }
+}
+
+fn tolerate(name: &str, error: StoreError, partial: PartialResponse) -> Result<String, StoreError> {
+    match partial {
+        PartialResponse::Warn => Ok(warning(name, &error)),
+        PartialResponse::Abort => Err(abort(name, error)),
+    }
+}
+
+async fn within<T>(
+    timeout: Option<Duration>,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match timeout {
+        None => call.await,
+        Some(timeout) => match tokio::time::timeout(timeout, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::timeout(format!("no answer within {timeout:?}"))),
+        },
+    }
+}
+
+/// Reads a store's answer in a task of its own, a few batches ahead. Dropping the stream ends the task.
+fn read_ahead(endpoint: Arc<Endpoint>, request: SeriesRequest, timeout: Option<Duration>) -> SeriesStream {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD_BATCHES);
+    let task = AbortOnDrop(tokio::spawn(async move {
+        let opened = within(timeout, open(&endpoint, request)).await;
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return drop(sender.send(Err(error)).await),
+        };
+        loop {
+            let next = within(timeout, async { Ok(stream.next().await) }).await;
+            let (event, last) = match next {
+                Ok(None) => return,
+                Ok(Some(event)) => {
+                    let last = event.is_err();
+                    (event, last)
+                }
+                Err(error) => (Err(error), true),
+            };
+            if sender.send(event).await.is_err() || last {
+                return;
+            }
+        }
+    }));
+    Box::pin(ReceiverStream::new(receiver).inspect(move |_| {
+        // The task lives as long as the stream.
+        let _ = &task;
+    }))
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Opens a store's stream, and does what the store cannot.
+async fn open(endpoint: &Endpoint, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+    let can_remove =
+        endpoint.info.supports_without_replica_labels || request.without_replica_labels.is_empty();
+    let can_shard = endpoint.info.supports_sharding || request.shard.is_none();
+    if can_remove && can_shard {
+        return endpoint.store.series(request).await;
+    }
+    let mut asked = request.clone();
+    asked.limit = 0;
+    asked.shard = None;
+    if !can_remove {
+        asked.without_replica_labels.clear();
+    }
+    let mut stream = endpoint.store.series(asked).await?;
+    let mut shaper = Shaper::new(&request, &Labels::empty());
+    Ok(Box::pin(async_stream::stream! {
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(SeriesEvent::Batch(batch)) => {
+                    let mut out = Vec::new();
+                    for series in batch {
+                        shaper.push(series.labels, series.chunks, &mut out);
+                    }
+                    if !out.is_empty() {
+                        yield Ok(SeriesEvent::Batch(out));
+                    }
+                    if shaper.is_full() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+                Ok(notice) => yield Ok(notice),
+            }
+        }
+        let mut out = Vec::new();
+        shaper.finish(&mut out);
+        if !out.is_empty() {
+            yield Ok(SeriesEvent::Batch(out));
+        }
+    }))
+}
+
+#[cfg(test)]
+#[path = "fanout_tests.rs"]
+mod tests;

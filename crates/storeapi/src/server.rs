@@ -1,0 +1,384 @@
+//! The gRPC services over a [`Store`] and a [`WriteSink`]: StoreAPI, Info, WriteableStore, health.
+//!
+//! Requests from outside are bounded: message size, series, samples and bytes of an answer, Series calls at a time. A
+//! limit that is hit ends the call with RESOURCE_EXHAUSTED and says which limit it was.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use chronolith_model::TenantId;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::convert::{self, status_from_error};
+use crate::proto::thanos::{self, info, series_response::Result as Frame};
+use crate::wire::{encode_series, encoded_len_max};
+use crate::{
+    AggrChunk, LabelNames, LabelValues, SeriesEvent, SeriesStream, Store, StoreError, StoreSeries, WriteSink,
+    peer,
+};
+
+/// Where frames are cut: the size at which Thanos's stores cut theirs.
+const FRAME_BYTES: usize = 1 << 20;
+/// The largest request: matchers and label lists, or a peer's write, which senders keep far below.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// The largest answer, which only label calls come near to; gRPC's own bound.
+const RESPONSE_BYTES_MAX: usize = (2 << 30) - 1;
+/// Windows that keep a fast reader busy over a network with some latency; tonic's 64 KiB default does not.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// As [`STREAM_WINDOW_BYTES`], for all streams of a connection.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Bounds of one answer; 0 means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesLimits {
+    /// Series of one Series call.
+    pub series_max: usize,
+    /// Samples of one Series call, counted as Thanos does: 120 a chunk.
+    pub samples_max: usize,
+    /// Bytes of chunks of one Series call.
+    pub bytes_max: usize,
+}
+
+/// How the server runs.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Bounds of one answer.
+    pub limits: SeriesLimits,
+    /// Series calls served at a time; others wait.
+    pub series_concurrency_max: usize,
+    /// Age at which a connection is closed, so that clients spread over new servers.
+    pub connection_age_max: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        ServerOptions {
+            limits: SeriesLimits::default(),
+            // Thanos's default for a store gateway.
+            series_concurrency_max: 20,
+            connection_age_max: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What a server offers.
+#[derive(Clone, Default)]
+pub struct Services {
+    /// StoreAPI and Info.
+    pub store: Option<Arc<dyn Store>>,
+    /// WriteableStore, for requests that no receiver has replicated yet.
+    pub write: Option<Arc<dyn WriteSink>>,
+    /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0). Without it they go to
+    /// `write`.
+    pub write_local: Option<Arc<dyn WriteSink>>,
+}
+
+/// Serves until `shutdown` is done, then finishes the calls under way. Health answers SERVING meanwhile.
+pub async fn serve(
+    listener: TcpListener,
+    services: Services,
+    options: ServerOptions,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), StoreError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let store = services.store.as_ref().map(|store| {
+        let service = StoreService {
+            store: Arc::clone(store),
+            limits: options.limits,
+            gate: Arc::new(Semaphore::new(options.series_concurrency_max.max(1))),
+        };
+        thanos::store_server::StoreServer::new(service)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(RESPONSE_BYTES_MAX)
+    });
+    let info = services.store.as_ref().map(|store| {
+        info::info_server::InfoServer::new(InfoService { store: Arc::clone(store) })
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+    });
+    let write = services.write.as_ref().map(|sink| {
+        let local = services.write_local.as_ref().unwrap_or(sink);
+        let service = WriteService { sink: Arc::clone(sink), local: Arc::clone(local) };
+        thanos::writeable_store_server::WriteableStoreServer::new(service)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+    });
+    let router = tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_connection_age(options.connection_age_max)
+        .tcp_nodelay(true)
+        .add_service(health)
+        .add_optional_service(store)
+        .add_optional_service(info)
+        .add_optional_service(write);
+    router
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .await
+        .map_err(|e| StoreError::unavailable("grpc server").with_source(e))
+}
+
+struct StoreService {
+    store: Arc<dyn Store>,
+    limits: SeriesLimits,
+    gate: Arc<Semaphore>,
+}
+
+#[tonic::async_trait]
+impl thanos::store_server::Store for StoreService {
+    type SeriesStream = BoxStream<'static, Result<thanos::SeriesResponse, Status>>;
+
+    async fn series(
+        &self,
+        request: Request<thanos::SeriesRequest>,
+    ) -> Result<Response<Self::SeriesStream>, Status> {
+        let request =
+            convert::series_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let permit = Arc::clone(&self.gate).acquire_owned().await;
+        let permit = permit.map_err(|_| Status::unavailable("shutting down"))?;
+        let batch_size = request.batch_size;
+        let stream = self.store.series(request).await.map_err(|e| status_from_error(&e))?;
+        let frames = frames(stream, batch_size, self.limits);
+        Ok(Response::new(Box::pin(frames.inspect(move |_| {
+            // The permit lives as long as the stream.
+            let _ = &permit;
+        }))))
+    }
+
+    async fn label_names(
+        &self,
+        request: Request<thanos::LabelNamesRequest>,
+    ) -> Result<Response<thanos::LabelNamesResponse>, Status> {
+        let request = convert::names_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let LabelNames { names, warnings } =
+            self.store.label_names(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(thanos::LabelNamesResponse { names, warnings, hints: None }))
+    }
+
+    async fn label_values(
+        &self,
+        request: Request<thanos::LabelValuesRequest>,
+    ) -> Result<Response<thanos::LabelValuesResponse>, Status> {
+        let request =
+            convert::values_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let LabelValues { values, warnings } =
+            self.store.label_values(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(thanos::LabelValuesResponse { values, warnings, hints: None }))
+    }
+}
+
+/// A stream of events as messages: series one by one or in batches, cut at [`FRAME_BYTES`].
+fn frames(
+    mut stream: SeriesStream,
+    batch_size: usize,
+    limits: SeriesLimits,
+) -> impl futures::Stream<Item = Result<thanos::SeriesResponse, Status>> + Send {
+    async_stream::stream! {
+        let mut spent = Spent { limits, series: 0, chunks: 0, bytes: 0 };
+        let mut framer = Framer { batch_size, out: Vec::new(), series: Vec::new(), bytes: 0 };
+        while let Some(event) = stream.next().await {
+            let event = event.and_then(|event| {
+                if let SeriesEvent::Batch(batch) = &event {
+                    spent.count(batch)?;
+                }
+                Ok(event)
+            });
+            match event {
+                Ok(SeriesEvent::Batch(batch)) => {
+                    for series in &batch {
+                        framer.push(series);
+                    }
+                }
+                Ok(SeriesEvent::Warning(text)) => framer.push_other(Frame::Warning(text)),
+                Ok(SeriesEvent::Hints(hints)) => {
+                    framer.push_other(Frame::Hints(convert::response_hints_to(&hints)));
+                }
+                Err(error) => {
+                    framer.flush();
+                    for frame in framer.out.drain(..) {
+                        yield Ok(frame);
+                    }
+                    yield Err(status_from_error(&error));
+                    return;
+                }
+            }
+            for frame in framer.out.drain(..) {
+                yield Ok(frame);
+            }
+        }
+        framer.flush();
+        for frame in framer.out.drain(..) {
+            yield Ok(frame);
+        }
+    }
+}
+
+struct Framer {
+    batch_size: usize,
+    out: Vec<thanos::SeriesResponse>,
+    series: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Framer {
+    fn push(&mut self, series: &StoreSeries) {
+        let mut rest = series.chunks.as_slice();
+        loop {
+            let part = split_frame(&mut rest);
+            let mut buf = BytesMut::with_capacity(encoded_len_max(&series.labels, part));
+            match part.iter().any(needs_rewrite) {
+                false => encode_series(&series.labels, part, &mut buf),
+                true => encode_series(&series.labels, &rewritten(part), &mut buf),
+            }
+            self.bytes += buf.len();
+            self.series.push(buf.freeze());
+            if self.batch_size <= 1 || self.series.len() >= self.batch_size || self.bytes >= FRAME_BYTES {
+                self.flush();
+            }
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn push_other(&mut self, frame: Frame) {
+        self.flush();
+        self.out.push(thanos::SeriesResponse { result: Some(frame) });
+    }
+
+    fn flush(&mut self) {
+        self.bytes = 0;
+        if self.batch_size <= 1 {
+            let single = |s| thanos::SeriesResponse { result: Some(Frame::Series(s)) };
+            self.out.extend(self.series.drain(..).map(single));
+        } else if !self.series.is_empty() {
+            let batch = thanos::SeriesBatch { series: std::mem::take(&mut self.series) };
+            self.out.push(thanos::SeriesResponse { result: Some(Frame::Batch(batch)) });
+        }
+    }
+}
+
+/// Takes as many chunks as fit a frame, at least one where there is one.
+fn split_frame<'a>(rest: &mut &'a [AggrChunk]) -> &'a [AggrChunk] {
+    let mut bytes = 0;
+    let n = rest.iter().take_while(|c| {
+        let fits = bytes < FRAME_BYTES;
+        bytes += c.bytes_len();
+        fits
+    });
+    let (part, tail) = rest.split_at(n.count());
+    *rest = tail;
+    part
+}
+
+/// The wire knows the three encodings up to float histograms; what is newer on disk travels as one of those.
+fn needs_rewrite(chunk: &AggrChunk) -> bool {
+    chunk.raw().is_some_and(|c| c.encoding.as_u8() > 3)
+}
+
+fn rewritten(chunks: &[AggrChunk]) -> Vec<AggrChunk> {
+    let mut out = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        match chunk.raw().filter(|_| needs_rewrite(chunk)) {
+            None => out.push(chunk.clone()),
+            Some(raw) => {
+                let mut columns = chronolith_chunk::SampleColumns::default();
+                match raw.decode_into(chronolith_model::TimeRange::ALL, &mut columns) {
+                    Ok(()) if !columns.has_histograms() => {
+                        let chunks = chronolith_chunk::encode_floats(&columns.ts, &columns.values);
+                        out.extend(chunks.into_iter().map(AggrChunk::Raw));
+                    }
+                    // The reader meets the unknown type and names it.
+                    _ => out.push(chunk.clone()),
+                }
+            }
+        }
+    }
+    out
+}
+
+struct Spent {
+    limits: SeriesLimits,
+    series: usize,
+    chunks: usize,
+    bytes: usize,
+}
+
+impl Spent {
+    /// Samples that Thanos counts for a chunk of unknown length.
+    const SAMPLES_PER_CHUNK: usize = 120;
+
+    fn count(&mut self, batch: &[StoreSeries]) -> Result<(), StoreError> {
+        self.series += batch.len();
+        for series in batch {
+            self.chunks += series.chunks.len();
+            self.bytes += series.chunks.iter().map(AggrChunk::bytes_len).sum::<usize>();
+        }
+        let samples = self.chunks.saturating_mul(Self::SAMPLES_PER_CHUNK);
+        let SeriesLimits { series_max, samples_max, bytes_max } = self.limits;
+        for (what, n, max) in [
+            ("series", self.series, series_max),
+            ("samples", samples, samples_max),
+            ("bytes", self.bytes, bytes_max),
+        ] {
+            if max > 0 && n > max {
+                return Err(StoreError::limit(format!(
+                    "exceeded {what} limit: the answer has more than {max}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct InfoService {
+    store: Arc<dyn Store>,
+}
+
+#[tonic::async_trait]
+impl info::info_server::Info for InfoService {
+    async fn info(&self, _: Request<info::InfoRequest>) -> Result<Response<info::InfoResponse>, Status> {
+        let info = self.store.info().await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(convert::info_to(&info)))
+    }
+}
+
+struct WriteService {
+    sink: Arc<dyn WriteSink>,
+    local: Arc<dyn WriteSink>,
+}
+
+#[tonic::async_trait]
+impl thanos::writeable_store_server::WriteableStore for WriteService {
+    async fn remote_write(
+        &self,
+        request: Request<thanos::WriteRequest>,
+    ) -> Result<Response<thanos::WriteResponse>, Status> {
+        let thanos::WriteRequest { timeseries, tenant, replica, timeseries_tenant_data } =
+            request.into_inner();
+        if replica < 0 {
+            return Err(Status::invalid_argument(format!("replica is negative: {replica}")));
+        }
+        let sink = if replica > 0 { &self.local } else { &self.sink };
+        // Older releases send fields 1 and 2, newer ones field 4; a request may carry either.
+        let mut parts: Vec<_> =
+            timeseries_tenant_data.into_iter().map(|d| (d.tenant, d.timeseries)).collect();
+        if !timeseries.is_empty() || parts.is_empty() {
+            parts.push((tenant, timeseries));
+        }
+        for (tenant, timeseries) in parts {
+            let tenant = if tenant.is_empty() { Ok(TenantId::default()) } else { TenantId::new(&tenant) };
+            let tenant = tenant.map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let batch = peer::batch_from(&timeseries).map_err(|e| status_from_error(&e))?;
+            let report = sink.write(&tenant, batch).await.map_err(|e| status_from_error(&e))?;
+            peer::status_from_report(&report)?;
+        }
+        Ok(Response::new(thanos::WriteResponse {}))
+    }
+}
