@@ -178,10 +178,12 @@ impl WriteBatchBuilder {
         batch
     }
 
-    /// Takes the vectors of a batch that is done with.
-    pub fn recycle(&mut self, batch: WriteBatch) {
+    /// Takes the vectors of a batch that is done with, and hands back its body for the same purpose.
+    pub fn recycle(&mut self, batch: WriteBatch) -> Bytes {
         self.batch = batch;
+        let body = std::mem::take(&mut self.batch.body);
         self.start(0);
+        body
     }
 }
 

@@ -1,0 +1,215 @@
+//! Reading protobuf's wire format in place.
+//!
+//! A [`Cursor`] keeps absolute positions in the whole body, so that byte ranges can be recorded and errors say where.
+//! It accepts what `prost` accepts and refuses what `prost` refuses (the property test in `decode_v1` compares them).
+
+/// A protobuf body that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed protobuf at byte {offset}: {what}")]
+pub struct WireError {
+    /// Position in the decompressed body.
+    pub offset: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// How a field's value is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WireType {
+    Varint,
+    Fixed64,
+    Len,
+    StartGroup,
+    EndGroup,
+    Fixed32,
+}
+
+/// Nesting of groups that is followed, as in prost.
+const GROUP_DEPTH_MAX: u32 = 100;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor<'a> {
+    /// The body up to the end of the message that is read.
+    buf: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(body: &'a [u8]) -> Self {
+        Cursor { buf: body, pos: 0 }
+    }
+
+    #[inline(always)]
+    pub(super) fn pos(&self) -> usize {
+        self.pos
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.pos >= self.buf.len()
+    }
+
+    /// The next byte, without taking it.
+    #[inline(always)]
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.buf.get(self.pos).copied()
+    }
+
+    #[cold]
+    pub(super) fn error(&self, what: &'static str) -> WireError {
+        WireError { offset: self.pos, what }
+    }
+
+    /// Takes the next byte if it is `byte`.
+    #[inline(always)]
+    pub(super) fn take_byte(&mut self, byte: u8) -> bool {
+        let hit = self.peek() == Some(byte);
+        self.pos += usize::from(hit);
+        hit
+    }
+
+    #[inline(always)]
+    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+        match self.peek() {
+            Some(byte) if byte < 0x80 => {
+                self.pos += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.varint_long(),
+        }
+    }
+
+    fn varint_long(&mut self) -> Result<u64, WireError> {
+        let rest = &self.buf[self.pos.min(self.buf.len())..];
+        let mut out = 0u64;
+        for (i, &byte) in rest.iter().take(10).enumerate() {
+            out |= u64::from(byte & 0x7F) << (7 * i);
+            if byte < 0x80 {
+                if i == 9 && byte > 1 {
+                    return Err(self.error("varint does not fit 64 bits"));
+                }
+                self.pos += i + 1;
+                return Ok(out);
+            }
+        }
+        Err(self.error(if rest.len() < 10 {
+            "cut off inside a varint"
+        } else {
+            "varint does not fit 64 bits"
+        }))
+    }
+
+    /// A field's number and layout.
+    #[inline(always)]
+    pub(super) fn key(&mut self) -> Result<(u32, WireType), WireError> {
+        let key = self.varint()?;
+        let Ok(key) = u32::try_from(key) else { return Err(self.error("field number out of range")) };
+        let wire_type = match key & 7 {
+            0 => WireType::Varint,
+            1 => WireType::Fixed64,
+            2 => WireType::Len,
+            3 => WireType::StartGroup,
+            4 => WireType::EndGroup,
+            5 => WireType::Fixed32,
+            _ => return Err(self.error("unknown wire type")),
+        };
+        match key >> 3 {
+            0 => Err(self.error("field number 0")),
+            field => Ok((field, wire_type)),
+        }
+    }
+
+    /// The length prefix of a field and a cursor over its content; this cursor moves behind it.
+    #[inline(always)]
+    pub(super) fn message(&mut self) -> Result<Cursor<'a>, WireError> {
+        let len = self.varint()?;
+        let left = (self.buf.len() - self.pos) as u64;
+        if len > left {
+            return Err(self.error("length runs past the end"));
+        }
+        let end = self.pos + len as usize;
+        let inner = Cursor { buf: &self.buf[..end], pos: self.pos };
+        self.pos = end;
+        Ok(inner)
+    }
+
+    /// What is left, as bytes.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.buf[self.pos..]
+    }
+
+    #[inline(always)]
+    pub(super) fn fixed64(&mut self) -> Result<u64, WireError> {
+        match self.buf.get(self.pos..).and_then(|b| b.first_chunk::<8>()) {
+            Some(bytes) => {
+                self.pos += 8;
+                Ok(u64::from_le_bytes(*bytes))
+            }
+            None => Err(self.error("cut off inside a fixed-size number")),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn double(&mut self) -> Result<f64, WireError> {
+        // From bits: the payload of a NaN is data (staleness markers).
+        self.fixed64().map(f64::from_bits)
+    }
+
+    /// Zig-zag.
+    #[inline(always)]
+    pub(super) fn sint64(&mut self) -> Result<i64, WireError> {
+        self.varint().map(|v| (v >> 1) as i64 ^ -((v & 1) as i64))
+    }
+
+    #[inline(always)]
+    pub(super) fn sint32(&mut self) -> Result<i32, WireError> {
+        self.varint().map(|v| {
+            let v = v as u32;
+            (v >> 1) as i32 ^ -((v & 1) as i32)
+        })
+    }
+
+    /// Fails unless a known field has the layout that it must have.
+    #[inline(always)]
+    pub(super) fn expect(&self, got: WireType, want: WireType) -> Result<(), WireError> {
+        if got == want { Ok(()) } else { Err(self.error("field has the wrong wire type")) }
+    }
+
+    /// Moves behind an unknown field.
+    #[cold]
+    pub(super) fn skip(&mut self, field: u32, wire_type: WireType) -> Result<(), WireError> {
+        self.skip_nested(field, wire_type, GROUP_DEPTH_MAX)
+    }
+
+    fn skip_nested(&mut self, field: u32, wire_type: WireType, depth: u32) -> Result<(), WireError> {
+        match wire_type {
+            WireType::Varint => self.varint().map(|_| ()),
+            WireType::Fixed64 => self.fixed64().map(|_| ()),
+            WireType::Len => self.message().map(|_| ()),
+            WireType::Fixed32 => {
+                if self.buf.len() - self.pos < 4 {
+                    return Err(self.error("cut off inside a fixed-size number"));
+                }
+                self.pos += 4;
+                Ok(())
+            }
+            WireType::StartGroup => {
+                if depth == 0 {
+                    return Err(self.error("groups nested too deeply"));
+                }
+                loop {
+                    let (inner, inner_type) = self.key()?;
+                    if inner_type == WireType::EndGroup {
+                        return if inner == field {
+                            Ok(())
+                        } else {
+                            Err(self.error("unexpected end of group"))
+                        };
+                    }
+                    self.skip_nested(inner, inner_type, depth - 1)?;
+                }
+            }
+            WireType::EndGroup => Err(self.error("unexpected end of group")),
+        }
+    }
+}
