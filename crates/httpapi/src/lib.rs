@@ -1,1 +1,17 @@
-//! The Prometheus HTTP API: parameters, replies, JSON writing, errors.
+//! The Prometheus HTTP API's common ground: parameters, times and durations, the reply envelope, error kinds and
+//! their status codes, and the JSON of query results written straight from the columns.
+//!
+//! Knows HTTP and JSON, and the values of PromQL; knows nothing of storage. Source: Prometheus `web/api/v1` and
+//! `util/jsonutil`, as the project's contract pages describe them.
+
+mod error;
+mod json;
+mod params;
+mod reply;
+mod value_json;
+
+pub use error::{ApiError, ErrorKind};
+pub use json::{JsonBuf, format_float};
+pub use params::{Params, decode_label_name, parse_bool, parse_duration, parse_time};
+pub use reply::{Annotations, failure, success};
+pub use value_json::{write_labels, write_value};
