@@ -1,0 +1,139 @@
+//! `/api/v1/series`, `/api/v1/labels`, `/api/v1/label/:name/values`.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use chronolith_httpapi::{Annotations, ApiError, ErrorKind, Params, decode_label_name, success, write_labels};
+use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_promql::parser::parse_selector;
+use chronolith_storeapi::{LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest};
+use futures::StreamExt;
+
+use super::{Api, store_error};
+
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// The longest label set list that `/api/v1/series` collects; beyond it the call asks for a narrower selector.
+const SERIES_MAX: usize = 5_000_000;
+
+pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let params = Params::read(request).await?;
+    let selectors = selectors(&params)?;
+    if selectors.is_empty() {
+        return Err(ApiError::new(ErrorKind::BadData, "no match[] parameter provided"));
+    }
+    let (range, limit) = (range(&params)?, params.limit()?);
+    let options = api.defaults.with_params(&params, 0)?;
+    let mut found: BTreeSet<Labels> = BTreeSet::new();
+    let mut warnings = Vec::new();
+    for matchers in selectors {
+        let mut read = SeriesRequest::new(range, matchers);
+        read.skip_chunks = true;
+        read.partial_response = options.partial_response;
+        read.without_replica_labels = options.without_replica_labels();
+        // One more than asked for tells a full answer from a cut one.
+        read.limit = limit.map_or(0, |n| n + 1);
+        let mut stream = api.store.series(read).await.map_err(store_error)?;
+        while let Some(event) = stream.next().await {
+            match event.map_err(store_error)? {
+                SeriesEvent::Batch(batch) => found.extend(batch.into_iter().map(|s| s.labels)),
+                SeriesEvent::Warning(text) => warnings.push(text),
+                SeriesEvent::Hints(_) => {}
+            }
+            if found.len() > SERIES_MAX {
+                let text = format!("more than {SERIES_MAX} series match; narrow the selector or set limit");
+                return Err(ApiError::new(ErrorKind::Execution, text));
+            }
+        }
+    }
+    let partial = !warnings.is_empty();
+    let shown = cut(found.len(), limit, &mut warnings);
+    let annotations = Annotations { warnings, partial, ..Default::default() };
+    Ok(success(&annotations, |j| {
+        j.array(found.iter().take(shown), write_labels);
+    }))
+}
+
+pub(super) async fn names(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let params = Params::read(request).await?;
+    let (range, limit) = (range(&params)?, params.limit()?);
+    let options = api.defaults.with_params(&params, 0)?;
+    let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
+    for matchers in any_selectors(&params)? {
+        let mut read = LabelNamesRequest::new(range, matchers);
+        read.partial_response = options.partial_response;
+        read.without_replica_labels = options.without_replica_labels();
+        read.limit = limit.map_or(0, |n| n + 1);
+        let answer = api.store.label_names(read).await.map_err(store_error)?;
+        found.extend(answer.names);
+        warnings.extend(answer.warnings);
+    }
+    Ok(strings(found, limit, warnings))
+}
+
+pub(super) async fn values(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let params = Params::read(request).await?;
+    let name = decode_label_name(&name).into_owned();
+    if name.is_empty() {
+        return Err(ApiError::new(ErrorKind::BadData, format!("invalid label name: {name:?}")));
+    }
+    let (range, limit) = (range(&params)?, params.limit()?);
+    let options = api.defaults.with_params(&params, 0)?;
+    let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
+    for matchers in any_selectors(&params)? {
+        let mut read = LabelValuesRequest::new(&name, range, matchers);
+        read.partial_response = options.partial_response;
+        read.without_replica_labels = options.without_replica_labels();
+        read.limit = limit.map_or(0, |n| n + 1);
+        let answer = api.store.label_values(read).await.map_err(store_error)?;
+        found.extend(answer.values);
+        warnings.extend(answer.warnings);
+    }
+    Ok(strings(found, limit, warnings))
+}
+
+fn strings(found: BTreeSet<String>, limit: Option<usize>, mut warnings: Vec<String>) -> Response {
+    let partial = !warnings.is_empty();
+    let shown = cut(found.len(), limit, &mut warnings);
+    let annotations = Annotations { warnings, partial, ..Default::default() };
+    success(&annotations, |j| {
+        j.array(found.iter().take(shown), |j, text| {
+            j.string(text);
+        });
+    })
+}
+
+fn cut(found: usize, limit: Option<usize>, warnings: &mut Vec<String>) -> usize {
+    match limit {
+        Some(n) if found > n => {
+            warnings.push(TRUNCATED.to_owned());
+            n
+        }
+        _ => found,
+    }
+}
+
+/// `start` and `end`, by default all of time.
+fn range(params: &Params) -> Result<TimeRange, ApiError> {
+    let range = TimeRange::new(params.time("start", i64::MIN)?, params.time("end", i64::MAX)?);
+    if range.is_empty() {
+        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+    }
+    Ok(range)
+}
+
+/// Each `match[]` as matchers; a selector that matches everything is refused, as upstream does.
+fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    params.all("match[]").map(|s| parse_selector(s).map_err(|e| ApiError::parameter("match[]", e))).collect()
+}
+
+/// As [`selectors`], or one that matches everything where there is none.
+fn any_selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let found = selectors(params)?;
+    Ok(if found.is_empty() { vec![Vec::new()] } else { found })
+}
