@@ -7,7 +7,7 @@ mod peers;
 mod server;
 mod writer;
 
-pub use answer::{Answer, assert_same};
+pub use answer::{Answer, Points, assert_same};
 pub use peers::{NodeExporter, Prometheus, promtool};
 pub use server::{Chronolith, chronolith_binary};
 pub use writer::{TestSeries, write_body, write_request};

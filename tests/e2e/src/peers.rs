@@ -75,7 +75,8 @@ impl Prometheus {
 /// # Panics
 /// When it fails.
 pub fn promtool(args: &[&str]) -> String {
-    let out = Command::new("promtool").args(args).output().expect("promtool is installed (make test does it)");
+    let out =
+        Command::new("promtool").args(args).output().expect("promtool is installed (make test does it)");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "promtool {args:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
     text
