@@ -44,6 +44,16 @@ pub enum Error {
         /// What is wrong there.
         what: String,
     },
+    /// A chunk cannot be decoded.
+    #[error("{file}: chunk at offset {offset}")]
+    Chunk {
+        /// The segment, or the object the chunk came from.
+        file: String,
+        /// Where the chunk's entry begins.
+        offset: u64,
+        /// What is wrong with it.
+        source: chronolith_chunk::ChunkError,
+    },
     /// The format or its version is not one that this build reads.
     #[error("{file}: {what}")]
     Unsupported {
@@ -75,7 +85,7 @@ impl Error {
         match self {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             Error::Io { .. } => ErrorKind::Unavailable,
-            Error::Corrupt { .. } => ErrorKind::Corrupt,
+            Error::Corrupt { .. } | Error::Chunk { .. } => ErrorKind::Corrupt,
             Error::Unsupported { .. } | Error::Invalid(_) => ErrorKind::Invalid,
             Error::TooLarge { .. } => ErrorKind::LimitExceeded,
         }

@@ -10,6 +10,7 @@ pub mod db;
 mod error;
 pub mod head;
 pub mod index;
+pub mod merge;
 mod mmap;
 pub mod postings;
 #[allow(dead_code)] // The database that uses it is the next change.

@@ -273,9 +273,11 @@ impl BlockMeta {
         super::sync_dir(dir)
     }
 
-    /// The block's times as a closed range; empty for an empty block.
+    /// The block's times as a closed range; empty for an empty block. A block that ends at the largest time there
+    /// is holds that millisecond too, since nothing could stand behind it.
     pub fn time_range(&self) -> TimeRange {
-        TimeRange::new(self.min_time, self.max_time.saturating_sub(1))
+        let maxt = if self.max_time == i64::MAX { i64::MAX } else { self.max_time.saturating_sub(1) };
+        TimeRange::new(self.min_time, maxt)
     }
 
     /// The block's resolution; `None` for a spacing that does not exist.

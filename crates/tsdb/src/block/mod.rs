@@ -1,25 +1,32 @@
-//! A block: an immutable directory with the samples of a time range.
+//! A block: an immutable directory with the samples of a time range. Byte layouts: `docs/format/block.md`.
 //!
 //! ```text
 //! <ULID>/meta.json  index  chunks/000001 …  tombstones
 //! ```
 //!
 //! Written under `<ULID>.tmp-for-creation`, synced, then renamed: a directory with a ULID for a name is complete.
-//! Deletion renames to `<ULID>.tmp-for-deletion` first.
+//! Deletion renames to `<ULID>.tmp-for-deletion` first. [`remove_leftovers`] clears what a crash left of either.
 
+mod dir;
 mod meta;
+mod reader;
+mod recode;
+mod segment;
+mod select;
+mod tombstones;
+mod verify;
+mod writer;
 
+pub(crate) use dir::{CHUNKS_DIR, CREATION_SUFFIX, INDEX_FILE, sync_dir};
+pub use dir::{block_files, delete_block, list_blocks, remove_leftovers};
 pub use meta::{
     BlockFile, BlockMeta, BlockParent, BlockStats, Compaction, Downsample, HINT_OUT_OF_ORDER, IndexStats,
     META_FILE, ThanosMeta,
 };
-
-use std::fs::File;
-use std::path::Path;
-
-use crate::{Error, Result};
-
-/// Makes the entries of a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
-}
+pub use reader::Block;
+pub(crate) use recode::merge_overlapping;
+pub use segment::{SEGMENT_BYTES_MAX, chunk_entry_bytes, parse_chunk, segment_name};
+pub use select::Select;
+pub use tombstones::{TOMBSTONES_FILE, Tombstones};
+pub use verify::{VerifyReport, verify};
+pub use writer::{BlockParts, BlockWriter, BlockWriterOptions};

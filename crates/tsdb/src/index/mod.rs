@@ -21,7 +21,7 @@ pub use reader::IndexReader;
 pub use series::{ChunkMeta, SeriesRecord};
 pub use symbols::{SymbolCache, Symbols};
 pub use toc::Toc;
-pub use writer::{IndexWriter, IndexWriterOptions};
+pub use writer::{IndexWriter, IndexWriterOptions, IndexWritten};
 
 /// First four bytes of an index.
 pub const MAGIC: u32 = 0xBAAA_D700;

@@ -152,12 +152,12 @@ impl Symbols {
 }
 
 /// Remembers where recently used symbols lie: series next to each other share nearly all of theirs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SymbolCache {
     slots: Box<[CacheSlot]>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct CacheSlot {
     symbol: u32,
     /// 0 means empty: no symbol starts there.

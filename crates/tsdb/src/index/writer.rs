@@ -59,10 +59,20 @@ pub struct IndexWriter {
     spill: BufWriter<File>,
     interner: Interner,
     series_count: u64,
+    series_bytes_max: u64,
     last: LastSeries,
     record: SeriesRecord,
     body: Vec<u8>,
     entry: Vec<u8>,
+}
+
+/// Sizes of a finished index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexWritten {
+    /// Length of the file.
+    pub bytes: u64,
+    /// Longest series entry.
+    pub series_bytes_max: u64,
 }
 
 /// The series before, to check the order and to reuse its symbol numbers: neighbours share most labels.
@@ -91,6 +101,7 @@ impl IndexWriter {
             spill: BufWriter::with_capacity(BUFFER_BYTES, spill),
             interner,
             series_count: 0,
+            series_bytes_max: 0,
             last: LastSeries::default(),
             record: SeriesRecord::default(),
             body: Vec::new(),
@@ -138,8 +149,8 @@ impl IndexWriter {
         self.series_count
     }
 
-    /// Writes everything that depends on all series and closes the file. Gives its length.
-    pub fn finish(mut self) -> Result<u64> {
+    /// Writes everything that depends on all series and closes the file.
+    pub fn finish(mut self) -> Result<IndexWritten> {
         let mut toc = Toc { symbols: self.out.pos, ..Toc::default() };
         let order = self.interner.sorted();
         self.write_symbols(&order)?;
@@ -161,7 +172,8 @@ impl IndexWriter {
         toc.postings_offset_table = self.out.pos;
         table.copy_into(&mut self.out)?;
         self.out.write(&toc.encode())?;
-        self.out.close(self.options.sync)
+        let bytes = self.out.close(self.options.sync)?;
+        Ok(IndexWritten { bytes, series_bytes_max: self.series_bytes_max })
     }
 
     fn write_symbols(&mut self, order: &[u32]) -> Result<()> {
@@ -204,6 +216,7 @@ impl IndexWriter {
             self.entry.clear();
             self.record.encode(&mut self.body, &mut self.entry);
             self.out.write(&self.entry)?;
+            self.series_bytes_max = self.series_bytes_max.max(self.entry.len() as u64);
         }
         let mut uses: Vec<_> = uses.into_iter().collect();
         uses.sort_unstable();

@@ -1,0 +1,182 @@
+//! Writing a block: series in label order, bounded memory, all or nothing.
+
+use std::path::{Path, PathBuf};
+
+use chronolith_chunk::{Chunk, Encoding};
+use chronolith_model::{BlockId, Labels};
+
+use super::segment::{SEGMENT_BYTES_MAX, SegmentWriter};
+use super::{BlockMeta, BlockStats, Compaction, IndexStats, ThanosMeta, Tombstones, sync_dir};
+use super::{CHUNKS_DIR, CREATION_SUFFIX, INDEX_FILE};
+use crate::index::{ChunkMeta, IndexWriter, IndexWriterOptions};
+use crate::{Error, Result};
+
+/// How a block is written.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockWriterOptions {
+    /// Size at which a new chunk segment begins; one chunk alone may exceed it.
+    pub segment_bytes_max: u64,
+    /// The index. Its `sync` is overruled by that of the block.
+    pub index: IndexWriterOptions,
+    /// Sync every file and directory before the block gets its name. Off only in tests and benchmarks.
+    pub sync: bool,
+}
+
+impl Default for BlockWriterOptions {
+    fn default() -> Self {
+        BlockWriterOptions {
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+            index: IndexWriterOptions::default(),
+            sync: true,
+        }
+    }
+}
+
+/// What a block's meta says beyond what its writer counts.
+#[derive(Clone, Debug, Default)]
+pub struct BlockParts {
+    /// First millisecond and first after the block. `None`: those of the samples.
+    pub times: Option<(i64, i64)>,
+    /// History. Level 0 stands for a block from a head: level 1, its own source.
+    pub compaction: Compaction,
+    /// Thanos's part. Its `index_stats` are filled in.
+    pub thanos: Option<ThanosMeta>,
+}
+
+/// Writes one block. Dropping it before [`BlockWriter::finish`] removes what it wrote; after an error nothing else
+/// can be done with it.
+#[derive(Debug)]
+pub struct BlockWriter {
+    id: BlockId,
+    parent: PathBuf,
+    tmp: PathBuf,
+    options: BlockWriterOptions,
+    segments: SegmentWriter,
+    index: Option<IndexWriter>,
+    stats: BlockStats,
+    mint: i64,
+    maxt: i64,
+    metas: Vec<ChunkMeta>,
+    finished: bool,
+}
+
+impl BlockWriter {
+    /// Begins a block in the directory `parent`. A leftover of the same id is removed; a finished block of that id
+    /// is an error.
+    pub fn create(parent: &Path, id: BlockId, options: BlockWriterOptions) -> Result<Self> {
+        let dir = parent.join(id.to_string());
+        if dir.exists() {
+            return Err(Error::Invalid(format!("block {} exists already", dir.display())));
+        }
+        let tmp = parent.join(format!("{id}{CREATION_SUFFIX}"));
+        if tmp.exists() {
+            std::fs::remove_dir_all(&tmp).map_err(Error::io("remove", &tmp))?;
+        }
+        let chunks = tmp.join(CHUNKS_DIR);
+        std::fs::create_dir_all(&chunks).map_err(Error::io("create", &chunks))?;
+        let index_options = IndexWriterOptions { sync: options.sync, ..options.index };
+        let index = IndexWriter::create(&tmp.join(INDEX_FILE), index_options)?;
+        Ok(BlockWriter {
+            id,
+            parent: parent.to_owned(),
+            segments: SegmentWriter::new(&chunks, options.segment_bytes_max, options.sync),
+            tmp,
+            options,
+            index: Some(index),
+            stats: BlockStats::default(),
+            mint: i64::MAX,
+            maxt: i64::MIN,
+            metas: Vec::new(),
+            finished: false,
+        })
+    }
+
+    /// Adds a series with its chunks, which are in time order and do not overlap. Series come in ascending label
+    /// order, each once. A series without chunks is left out.
+    pub fn add_series(&mut self, labels: &Labels, chunks: &[Chunk]) -> Result<()> {
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(()) };
+        let mut samples = 0;
+        let mut histogram_samples = 0;
+        for chunk in chunks {
+            let count = match chunk.encoding {
+                // Aggregates carry no count of their own; Prometheus's statistics have no place for them.
+                Encoding::Aggregate => 0,
+                _ => chunk.sample_count().map_err(|e| {
+                    Error::Invalid(format!("series {labels}: chunk {} to {}: {e}", chunk.mint, chunk.maxt))
+                })? as u64,
+            };
+            samples += count;
+            if !chunk.encoding.is_float() {
+                histogram_samples += count;
+            }
+        }
+        self.metas.clear();
+        self.segments.write(chunks, &mut self.metas)?;
+        let index = self.index.as_mut().expect("present until finish");
+        index.add_series(labels, &self.metas)?;
+        self.mint = self.mint.min(first.mint);
+        self.maxt = self.maxt.max(last.maxt);
+        self.stats.num_samples += samples;
+        self.stats.num_histogram_samples += histogram_samples;
+        self.stats.num_float_samples += samples - histogram_samples;
+        self.stats.num_chunks += chunks.len() as u64;
+        self.stats.num_series += 1;
+        Ok(())
+    }
+
+    /// Number of series so far.
+    pub fn series_count(&self) -> u64 {
+        self.stats.num_series
+    }
+
+    /// Completes the block and gives it its name. `None` when no series came: then there is no block.
+    pub fn finish(mut self, parts: BlockParts) -> Result<Option<BlockMeta>> {
+        if self.stats.num_series == 0 {
+            return Ok(None);
+        }
+        self.segments.finish()?;
+        let index = self.index.take().expect("present until finish");
+        let written = index.finish()?;
+        // The largest chunk may end at the largest time there is; the block's end is exclusive.
+        let (min_time, max_time) = parts.times.unwrap_or((self.mint, self.maxt.saturating_add(1)));
+        if min_time > self.mint || max_time <= self.maxt && max_time != i64::MAX {
+            return Err(Error::Invalid(format!(
+                "block {} of [{min_time}, {max_time}) holds samples from {} to {}",
+                self.id, self.mint, self.maxt
+            )));
+        }
+        let mut meta = BlockMeta::new(self.id, min_time, max_time);
+        meta.stats = std::mem::take(&mut self.stats);
+        meta.compaction = parts.compaction;
+        if meta.compaction.level == 0 {
+            meta.compaction.level = 1;
+            meta.compaction.sources = vec![self.id];
+        }
+        meta.thanos = parts.thanos;
+        if let Some(thanos) = &mut meta.thanos {
+            thanos.index_stats = IndexStats {
+                series_max_size: written.series_bytes_max,
+                chunk_max_size: self.segments.chunk_bytes_max,
+            };
+        }
+        Tombstones::default().write(&self.tmp)?;
+        meta.write(&self.tmp)?;
+        let dir = self.parent.join(self.id.to_string());
+        std::fs::rename(&self.tmp, &dir).map_err(Error::io("rename", &self.tmp))?;
+        self.finished = true;
+        if self.options.sync {
+            sync_dir(&self.parent)?;
+        }
+        Ok(Some(meta))
+    }
+}
+
+impl Drop for BlockWriter {
+    fn drop(&mut self) {
+        if !self.finished
+            && let Err(err) = std::fs::remove_dir_all(&self.tmp)
+        {
+            tracing::warn!(block = %self.id, dir = %self.tmp.display(), %err, "unfinished block not removed");
+        }
+    }
+}
