@@ -115,7 +115,8 @@ impl Fanout {
             address.iter().all(|m| m.matches(&endpoint.name))
                 && fits_any(&info.label_sets, labels.into_iter())
         };
-        info.range.overlaps(&range)
+        !range.is_empty()
+            && info.range.overlaps(&range)
             && fits_any(&info.label_sets, matchers.iter())
             && (self.store_matchers.is_empty() || self.store_matchers.iter().any(fits_store))
     }

@@ -44,13 +44,16 @@ pub struct SeriesPlan {
 }
 
 impl SeriesPlan {
-    /// `Ok(None)`: the external labels do not match, the answer is empty.
+    /// `Ok(None)`: the external labels do not match, or no time was asked for: the answer is empty.
     ///
     /// Errors: no matcher is left once those on external labels are taken away.
     pub fn new(request: &SeriesRequest, external: &Labels) -> Result<Option<Self>, StoreError> {
         let Some(matchers) = strip_external(&request.matchers, external) else { return Ok(None) };
         if matchers.is_empty() {
             return Err(StoreError::invalid("no matchers specified (excluding external labels)"));
+        }
+        if request.range.is_empty() {
+            return Ok(None);
         }
         Ok(Some(SeriesPlan { matchers, external: external.clone(), request: request.clone() }))
     }
