@@ -1,1 +1,25 @@
-//! Blocks in a bucket: layout, markers, upload, fetch, index header, reading series.
+//! Blocks in a bucket.
+//!
+//! ```text
+//! upload:  local block ─ chunks ─ index ─ verify ─ meta.json
+//! read:    Fetcher ─ metas ─ BucketBlock ─ IndexHeader (local) ─ postings ─ series ─ chunk ranges
+//! delete:  meta.json ─ the rest ─ deletion mark
+//! ```
+//!
+//! Objects and the header's layout: `docs/format/bucket.md`.
+
+mod delete;
+mod error;
+mod fetch;
+mod filter;
+pub mod layout;
+mod marks;
+mod time;
+mod upload;
+
+pub use delete::{delete_block, delete_partial_block};
+pub use error::{Error, ErrorKind, Result};
+pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
+pub use filter::{BlockFilter, Excluded};
+pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark};
+pub use upload::{UploadOptions, is_uploaded, upload_block};

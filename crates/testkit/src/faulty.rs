@@ -38,6 +38,8 @@ pub struct FaultControl {
     faults: Arc<Mutex<StoreFaults>>,
     operations: Arc<AtomicU64>,
     fail_next: Arc<AtomicU64>,
+    /// Operations to let pass before one fails, plus one; 0 is off.
+    countdown: Arc<AtomicU64>,
 }
 
 impl FaultControl {
@@ -49,6 +51,11 @@ impl FaultControl {
     /// Lets the next `count` operations fail, whatever the shares say.
     pub fn fail_next(&self, count: u64) {
         self.fail_next.store(count, Ordering::SeqCst);
+    }
+
+    /// Lets `count` operations pass and the next one fail, once.
+    pub fn fail_after(&self, count: u64) {
+        self.countdown.store(count + 1, Ordering::SeqCst);
     }
 
     /// Operations so far.
@@ -95,7 +102,9 @@ impl FaultyStore {
         self.control.operations.fetch_add(1, Ordering::SeqCst);
         let next =
             self.control.fail_next.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        if next.is_ok() || hit(faults.fail) { Err(injected()) } else { Ok(()) }
+        let countdown = &self.control.countdown;
+        let left = countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if next.is_ok() || left == Ok(1) || hit(faults.fail) { Err(injected()) } else { Ok(()) }
     }
 }
 

@@ -1,0 +1,253 @@
+//! Finding the blocks of a bucket.
+//!
+//! One listing per round, then only the metas that are not known yet (a meta.json never changes) and the deletion
+//! marks that are there. A block whose meta cannot be read right now is reported as failed, so that its readers can
+//! keep what they have; one whose meta is garbage is reported and skipped; one without a meta is partial.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use chronolith_model::BlockId;
+use chronolith_objstore::Bucket;
+use chronolith_tsdb::block::BlockMeta;
+use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+
+use crate::{BlockFilter, DeletionMark, Error, ErrorKind, Excluded, Result, layout};
+
+/// How the blocks are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// One listing of all objects. Tells marks and partial blocks on the way.
+    #[default]
+    Recursive,
+    /// A listing of the root, then one request a block. Cheaper where blocks have very many objects.
+    Concurrent,
+}
+
+/// Settings of a [`Fetcher`].
+#[derive(Clone, Debug)]
+pub struct FetchOptions {
+    /// How the blocks are found.
+    pub discovery: Discovery,
+    /// Requests in flight.
+    pub concurrency: usize,
+    /// Where metas are kept between runs (`meta-syncer` below it); `None` keeps them in memory only.
+    pub cache_dir: Option<PathBuf>,
+    /// What to leave out.
+    pub filter: BlockFilter,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        // 32 is Thanos's default.
+        let (discovery, filter) = (Discovery::default(), BlockFilter::default());
+        FetchOptions { discovery, concurrency: 32, cache_dir: None, filter }
+    }
+}
+
+/// A block without meta.json: an upload or a deletion under way, or one that stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartialBlock {
+    /// When an object of it was last written; the ULID's time where no listing told.
+    pub last_modified: SystemTime,
+    /// It has a deletion mark.
+    pub marked: bool,
+}
+
+/// What a round found.
+#[derive(Clone, Debug, Default)]
+pub struct FetchResult {
+    /// Blocks to read.
+    pub blocks: BTreeMap<BlockId, Arc<BlockMeta>>,
+    /// Blocks left out by the filter.
+    pub excluded: BTreeMap<BlockId, Excluded>,
+    /// Blocks without meta.json.
+    pub partial: BTreeMap<BlockId, PartialBlock>,
+    /// Blocks whose meta.json is damaged, and how.
+    pub corrupt: BTreeMap<BlockId, String>,
+    /// Blocks about which the bucket gave no answer: neither there nor gone.
+    pub failed: BTreeMap<BlockId, String>,
+    /// Deletion marks.
+    pub marks: HashMap<BlockId, DeletionMark>,
+}
+
+/// Finds blocks again and again, remembering metas.
+#[derive(Debug)]
+pub struct Fetcher {
+    bucket: Bucket,
+    options: FetchOptions,
+    known: Mutex<HashMap<BlockId, Arc<BlockMeta>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    meta: bool,
+    mark: bool,
+    last_modified: SystemTime,
+}
+
+enum MetaState {
+    Read(Arc<BlockMeta>),
+    Missing,
+    Corrupt(String),
+    Failed(String),
+}
+
+impl Fetcher {
+    /// A fetcher over a bucket.
+    pub fn new(bucket: Bucket, options: FetchOptions) -> Self {
+        Fetcher { bucket, options, known: Mutex::default() }
+    }
+
+    /// One round. Errors only when the listing fails.
+    pub async fn fetch(&self, now_ms: i64) -> Result<FetchResult> {
+        let found = match self.options.discovery {
+            Discovery::Recursive => self.list_objects().await?,
+            Discovery::Concurrent => self.list_root().await?,
+        };
+        let mut result = FetchResult::default();
+        let mut all = BTreeMap::new();
+        let states = futures::stream::iter(&found)
+            .map(|(id, f)| async move { (*id, *f, self.meta(*id, *f).await, self.mark(*id, *f).await) })
+            .buffer_unordered(self.options.concurrency.max(1));
+        let states: Vec<_> = states.collect().await;
+        for (id, f, meta, mark) in states {
+            let mark = mark.unwrap_or_else(|err| {
+                tracing::warn!(block = %id, err = err.chain(), "deletion mark not readable, taken as absent");
+                None
+            });
+            match meta {
+                MetaState::Read(meta) => drop(all.insert(id, meta)),
+                MetaState::Missing => {
+                    let partial = PartialBlock { last_modified: f.last_modified, marked: mark.is_some() };
+                    result.partial.insert(id, partial);
+                }
+                MetaState::Corrupt(why) => drop(result.corrupt.insert(id, why)),
+                MetaState::Failed(why) => drop(result.failed.insert(id, why)),
+            }
+            if let Some(mark) = mark {
+                result.marks.insert(id, mark);
+            }
+        }
+        self.remember(&all, &found);
+        result.excluded = self.options.filter.apply(&mut all, &result.marks, now_ms);
+        result.blocks = all;
+        Ok(result)
+    }
+
+    async fn list_objects(&self) -> Result<BTreeMap<BlockId, Found>> {
+        let mut found: BTreeMap<BlockId, Found> = BTreeMap::new();
+        let mut objects = self.bucket.list("");
+        while let Some(object) = objects.try_next().await? {
+            let Some((id, file)) = layout::parse(&object.key) else { continue };
+            let entry = found.entry(id).or_insert(Found {
+                meta: false,
+                mark: false,
+                last_modified: SystemTime::UNIX_EPOCH,
+            });
+            entry.meta |= file == layout::META;
+            entry.mark |= file == layout::DELETION_MARK;
+            entry.last_modified = entry.last_modified.max(object.last_modified);
+        }
+        Ok(found)
+    }
+
+    async fn list_root(&self) -> Result<BTreeMap<BlockId, Found>> {
+        let dirs = self.bucket.list_dirs("").await?;
+        let found = |id: BlockId| {
+            let born = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(id.0.timestamp_ms());
+            Found { meta: true, mark: true, last_modified: born }
+        };
+        Ok(dirs.iter().filter_map(|dir| dir.parse().ok()).map(|id| (id, found(id))).collect())
+    }
+
+    async fn meta(&self, id: BlockId, found: Found) -> MetaState {
+        if !found.meta {
+            return MetaState::Missing;
+        }
+        let key = layout::key(id, layout::META);
+        let known = self.known.lock().get(&id).cloned();
+        let known = match (known, &self.options.cache_dir) {
+            (None, Some(dir)) => read_cached(dir, id).await,
+            (known, _) => known,
+        };
+        if let Some(meta) = known {
+            if self.options.discovery == Discovery::Recursive {
+                return MetaState::Read(meta);
+            }
+            return match self.bucket.exists(&key).await {
+                Ok(true) => MetaState::Read(meta),
+                Ok(false) => MetaState::Missing,
+                Err(e) => MetaState::Failed(Error::from(e).chain()),
+            };
+        }
+        match self.download(id, &key).await {
+            Ok(meta) => MetaState::Read(meta),
+            Err(e) => match e.kind() {
+                ErrorKind::NotFound => MetaState::Missing,
+                ErrorKind::Unavailable => MetaState::Failed(e.chain()),
+                _ => MetaState::Corrupt(e.chain()),
+            },
+        }
+    }
+
+    async fn download(&self, id: BlockId, key: &str) -> Result<Arc<BlockMeta>> {
+        let json = self.bucket.get(key).await?;
+        let meta = BlockMeta::parse(key, &json)?;
+        if meta.ulid != id {
+            return Err(Error::corrupt(key, 0, format!("it names another block, {}", meta.ulid)));
+        }
+        if let Some(dir) = &self.options.cache_dir
+            && let Err(err) = write_cached(dir, id, json.to_vec()).await
+        {
+            tracing::warn!(block = %id, err = err.chain(), "meta.json not kept on disk");
+        }
+        Ok(Arc::new(meta))
+    }
+
+    async fn mark(&self, id: BlockId, found: Found) -> Result<Option<DeletionMark>> {
+        if found.mark { DeletionMark::read(&self.bucket, id).await } else { Ok(None) }
+    }
+
+    /// Keeps the metas of this round and forgets those of blocks that are gone.
+    fn remember(&self, read: &BTreeMap<BlockId, Arc<BlockMeta>>, found: &BTreeMap<BlockId, Found>) {
+        let gone: Vec<BlockId> = {
+            let mut known = self.known.lock();
+            let gone = known.keys().filter(|id| !found.contains_key(id)).copied().collect();
+            known.retain(|id, _| found.contains_key(id));
+            known.extend(read.iter().map(|(id, meta)| (*id, meta.clone())));
+            gone
+        };
+        if let Some(dir) = &self.options.cache_dir {
+            for id in gone {
+                // Best effort: a stale file costs a few hundred bytes and is looked at only if the block is listed.
+                let _ = std::fs::remove_dir_all(cached_dir(dir, id));
+            }
+        }
+    }
+}
+
+fn cached_dir(dir: &Path, id: BlockId) -> PathBuf {
+    dir.join("meta-syncer").join(id.to_string())
+}
+
+async fn read_cached(dir: &Path, id: BlockId) -> Option<Arc<BlockMeta>> {
+    let file = cached_dir(dir, id).join(layout::META);
+    let json = tokio::fs::read(&file).await.ok()?;
+    // Whatever is wrong with the copy, the bucket has the original.
+    BlockMeta::parse(&file.to_string_lossy(), &json).ok().filter(|m| m.ulid == id).map(Arc::new)
+}
+
+async fn write_cached(dir: &Path, id: BlockId, json: Vec<u8>) -> Result<()> {
+    let dir = cached_dir(dir, id);
+    crate::upload::blocking(move || {
+        std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        let tmp = dir.join("meta.json.tmp");
+        std::fs::write(&tmp, json).map_err(Error::io("write", &tmp))?;
+        std::fs::rename(&tmp, dir.join(layout::META)).map_err(Error::io("rename", &tmp))
+    })
+    .await
+}
