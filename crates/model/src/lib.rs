@@ -3,6 +3,7 @@
 //! Pure values, no I/O, no async. Everything here is cheap to clone and safe to share between threads.
 
 mod external;
+mod go_quote;
 mod go_regex;
 pub mod histogram;
 mod ids;
@@ -14,6 +15,7 @@ mod time;
 pub mod write;
 
 pub use external::ExternalLabels;
+pub use go_quote::{go_quote, go_quote_char, write_go_quoted};
 pub use go_regex::{GoRegex, RegexError};
 pub use histogram::{FloatHistogram, Histogram};
 pub use ids::{BlockId, IdError, Resolution, SeriesRef, TenantId};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{GoRegex, RegexError};
+use crate::{GoRegex, RegexError, go_quote, is_legacy_label_name};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,7 +116,12 @@ impl std::hash::Hash for Matcher {
 
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{:?}", self.name, self.op.as_str(), self.value)
+        let value = go_quote(self.value.as_bytes());
+        if is_legacy_label_name(&self.name) {
+            write!(f, "{}{}{value}", self.name, self.op.as_str())
+        } else {
+            write!(f, "{}{}{value}", go_quote(self.name.as_bytes()), self.op.as_str())
+        }
     }
 }
 
