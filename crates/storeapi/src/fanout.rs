@@ -38,6 +38,9 @@ pub struct Endpoint {
     pub store: Arc<dyn Store>,
     /// What it holds and can do.
     pub info: StoreInfo,
+    /// It is part of this process. Then it is asked whatever `info` said some seconds ago: a sample must be found as
+    /// soon as its write was acknowledged, and asking costs nothing.
+    pub local: bool,
 }
 
 /// The stores of a fan-out at one moment.
@@ -115,9 +118,10 @@ impl Fanout {
             address.iter().all(|m| m.matches(&endpoint.name))
                 && fits_any(&info.label_sets, labels.into_iter())
         };
+        let may_have =
+            endpoint.local || info.range.overlaps(&range) && fits_any(&info.label_sets, matchers.iter());
         !range.is_empty()
-            && info.range.overlaps(&range)
-            && fits_any(&info.label_sets, matchers.iter())
+            && may_have
             && (self.store_matchers.is_empty() || self.store_matchers.iter().any(fits_store))
     }
 }
@@ -204,11 +208,12 @@ impl Store for Fanout {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
         let mut info = StoreInfo::new("query");
         for endpoint in &self.set.endpoints().up {
-            info.label_sets.extend(endpoint.info.label_sets.iter().cloned());
-            info.tsdbs.extend(endpoint.info.tsdbs.iter().cloned());
-            if !endpoint.info.range.is_empty() {
-                info.range.mint = info.range.mint.min(endpoint.info.range.mint);
-                info.range.maxt = info.range.maxt.max(endpoint.info.range.maxt);
+            let one = if endpoint.local { endpoint.store.info().await? } else { endpoint.info.clone() };
+            info.label_sets.extend(one.label_sets);
+            info.tsdbs.extend(one.tsdbs);
+            if !one.range.is_empty() {
+                info.range.mint = info.range.mint.min(one.range.mint);
+                info.range.maxt = info.range.maxt.max(one.range.maxt);
             }
         }
         info.label_sets.sort();

@@ -42,7 +42,7 @@ pub use request::{
     Aggregate, AggregateSet, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,
     SeriesRequest, ShardInfo,
 };
-pub use server::{SeriesLimits, ServerOptions, Services, serve};
+pub use server::{SeriesLimits, ServerOptions, Services, routes, serve};
 pub use shape::{Shaper, with_changes};
 pub use store::{
     AggrChunk, DownsampledChunk, LabelNames, LabelValues, SeriesEvent, SeriesHints, SeriesStream, Store,

@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -80,7 +81,37 @@ pub struct Services {
     pub write_local: Option<Arc<dyn WriteSink>>,
 }
 
-/// Serves until `shutdown` is done, then finishes the calls under way. Health answers SERVING meanwhile.
+/// The services as routes, for a listener that adds health and whatever else the process offers.
+pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
+    let mut routes = Routes::builder();
+    if let Some(store) = &services.store {
+        let service = StoreService {
+            store: Arc::clone(store),
+            limits: options.limits,
+            gate: Arc::new(Semaphore::new(options.series_concurrency_max.max(1))),
+        };
+        routes.add_service(
+            thanos::store_server::StoreServer::new(service)
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX),
+        );
+        routes.add_service(
+            info::info_server::InfoServer::new(InfoService { store: Arc::clone(store) })
+                .max_decoding_message_size(REQUEST_BYTES_MAX),
+        );
+    }
+    if let Some(sink) = &services.write {
+        let local = services.write_local.as_ref().unwrap_or(sink);
+        let service = WriteService { sink: Arc::clone(sink), local: Arc::clone(local) };
+        routes.add_service(
+            thanos::writeable_store_server::WriteableStoreServer::new(service)
+                .max_decoding_message_size(REQUEST_BYTES_MAX),
+        );
+    }
+    routes.routes()
+}
+
+/// Serves the routes and health by themselves until `shutdown` is done, then finishes the calls under way.
 pub async fn serve(
     listener: TcpListener,
     services: Services,
@@ -89,35 +120,12 @@ pub async fn serve(
 ) -> Result<(), StoreError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let store = services.store.as_ref().map(|store| {
-        let service = StoreService {
-            store: Arc::clone(store),
-            limits: options.limits,
-            gate: Arc::new(Semaphore::new(options.series_concurrency_max.max(1))),
-        };
-        thanos::store_server::StoreServer::new(service)
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
-            .max_encoding_message_size(RESPONSE_BYTES_MAX)
-    });
-    let info = services.store.as_ref().map(|store| {
-        info::info_server::InfoServer::new(InfoService { store: Arc::clone(store) })
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
-    });
-    let write = services.write.as_ref().map(|sink| {
-        let local = services.write_local.as_ref().unwrap_or(sink);
-        let service = WriteService { sink: Arc::clone(sink), local: Arc::clone(local) };
-        thanos::writeable_store_server::WriteableStoreServer::new(service)
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
-    });
-    let router = tonic::transport::Server::builder()
+    tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_connection_age(options.connection_age_max)
-        .add_service(health)
-        .add_optional_service(store)
-        .add_optional_service(info)
-        .add_optional_service(write);
-    router
+        .add_routes(routes(&services, &options).add_service(health))
+        // Nagle's algorithm has to be turned off here: the builder's own setting is not for listeners it is given.
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await
         .map_err(|e| StoreError::unavailable("grpc server").with_source(e))
