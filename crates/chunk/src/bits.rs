@@ -23,6 +23,11 @@ impl<'a> BitReader<'a> {
         self.pos > self.data.len() * 8
     }
 
+    /// Bits that were taken.
+    pub(crate) fn position(&self) -> usize {
+        self.pos
+    }
+
     /// Bits that are left.
     #[inline]
     pub(crate) fn remaining(&self) -> usize {
@@ -72,12 +77,6 @@ impl<'a> BitReader<'a> {
         }
         self.pos += n as usize;
         value
-    }
-
-    /// Takes one bit.
-    #[inline(always)]
-    pub(crate) fn take_bit(&mut self) -> bool {
-        self.take(1) != 0
     }
 
     /// Takes 64 bits as a float.
@@ -148,6 +147,17 @@ impl BitWriter {
     #[inline]
     pub(crate) fn put(&mut self, value: u64, n: u32) {
         self.tail.put(&mut self.words, value, n);
+    }
+
+    /// The tail and its sink, for writers that are generic over both.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&mut BitTail, &mut Vec<u8>) {
+        (&mut self.tail, &mut self.words)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bits_len(&self) -> u32 {
+        self.tail.bits
     }
 
     pub(crate) fn put_f64(&mut self, value: f64) {

@@ -1,11 +1,15 @@
 //! A chunk of any encoding.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use chronolith_model::{SampleValue, TimeRange};
+use chronolith_model::{FloatHistogram, SampleValue, TimeRange};
 
-use crate::{ChunkError, SampleColumns, xor::XorIter};
+use crate::histogram::{FloatHistogramIter, HistogramIter};
+use crate::xor::XorIter;
+use crate::xor2::Xor2Iter;
+use crate::{ChunkError, SampleColumns};
 
 /// How a chunk's data is laid out; the numbers are those on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +115,19 @@ impl Chunk {
     pub fn decode_into(&self, range: TimeRange, out: &mut SampleColumns) -> Result<(), ChunkError> {
         match self.encoding {
             Encoding::Xor => crate::xor::decode_into(&self.data, range, out),
+            Encoding::Xor2 => crate::xor2::decode_into(&self.data, range, out),
+            Encoding::Histogram => {
+                let mut it = HistogramIter::new(&self.data)?;
+                decode_histograms(range, out, move || {
+                    Ok(it.advance()?.map(|t| (t, range.contains(t).then(|| it.float_histogram()))))
+                })
+            }
+            Encoding::FloatHistogram => {
+                let mut it = FloatHistogramIter::new(&self.data)?;
+                decode_histograms(range, out, move || {
+                    Ok(it.advance()?.map(|t| (t, range.contains(t).then(|| it.histogram()))))
+                })
+            }
             other => Err(unsupported(other)),
         }
     }
@@ -119,8 +136,35 @@ impl Chunk {
     pub fn iter(&self) -> Result<ChunkIter<'_>, ChunkError> {
         Ok(ChunkIter(match self.encoding {
             Encoding::Xor => Inner::Xor(XorIter::new(&self.data)?),
+            Encoding::Xor2 => Inner::Xor2(Xor2Iter::new(&self.data)?),
+            Encoding::Histogram => Inner::Histogram(Box::new(HistogramIter::new(&self.data)?)),
+            Encoding::FloatHistogram => Inner::FloatHistogram(Box::new(FloatHistogramIter::new(&self.data)?)),
             other => return Err(unsupported(other)),
         }))
+    }
+}
+
+/// Appends what `next` yields; it makes a histogram only for times inside the range.
+fn decode_histograms(
+    range: TimeRange,
+    out: &mut SampleColumns,
+    mut next: impl FnMut() -> Result<Option<(i64, Option<FloatHistogram>)>, ChunkError>,
+) -> Result<(), ChunkError> {
+    let before = out.len();
+    let had_histograms = out.has_histograms();
+    loop {
+        match next() {
+            Ok(Some((t, Some(h)))) => out.push_histogram(t, Arc::new(h)),
+            Ok(Some((t, None))) if t <= range.maxt => {}
+            Ok(_) => return Ok(()),
+            Err(err) => {
+                out.truncate(before);
+                if !had_histograms {
+                    out.histograms.clear();
+                }
+                return Err(err);
+            }
+        }
     }
 }
 
@@ -139,6 +183,9 @@ pub struct ChunkIter<'a>(Inner<'a>);
 #[derive(Debug)]
 enum Inner<'a> {
     Xor(XorIter<'a>),
+    Xor2(Xor2Iter<'a>),
+    Histogram(Box<HistogramIter<'a>>),
+    FloatHistogram(Box<FloatHistogramIter<'a>>),
 }
 
 impl Iterator for ChunkIter<'_> {
@@ -147,6 +194,15 @@ impl Iterator for ChunkIter<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
             Inner::Xor(it) => it.next().map(|s| s.map(|(t, v)| (t, SampleValue::Float(v)))),
+            Inner::Xor2(it) => it.next().map(|s| s.map(|(_, t, v)| (t, SampleValue::Float(v)))),
+            Inner::Histogram(it) => {
+                let t = it.advance().transpose()?;
+                Some(t.map(|t| (t, SampleValue::Histogram(Arc::new(it.histogram())))))
+            }
+            Inner::FloatHistogram(it) => {
+                let t = it.advance().transpose()?;
+                Some(t.map(|t| (t, SampleValue::FloatHistogram(Arc::new(it.histogram())))))
+            }
         }
     }
 }

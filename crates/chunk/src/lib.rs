@@ -4,18 +4,24 @@
 //! outside (a bucket, a peer): decoding never panics and never allocates more than the chunk's length justifies.
 //! Encoders are canonical: the same samples give the same bytes as Prometheus writes.
 
-#[allow(dead_code)] // The histogram codecs of the next change use the rest.
+mod aggr;
 mod bits;
 mod chunk;
 mod columns;
 mod encode;
 mod error;
+mod histogram;
+mod varbit;
 mod varint;
 mod xor;
+mod xor2;
 
+pub use aggr::{AggrChunk, Aggregate};
 pub use bits::WordSink;
 pub use chunk::{Chunk, ChunkIter, Encoding};
 pub use columns::SampleColumns;
-pub use encode::{SAMPLES_PER_CHUNK, encode_floats};
+pub use encode::{SAMPLES_PER_CHUNK, encode_columns, encode_floats};
 pub use error::ChunkError;
+pub use histogram::{FloatHistogramEncoder, HistogramEncoder};
 pub use xor::{XorEncoder, XorState};
+pub use xor2::Xor2Encoder;

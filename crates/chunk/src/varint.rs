@@ -1,6 +1,6 @@
 //! Go's `encoding/binary` varints, in bytes and through bit streams.
 
-use crate::bits::{BitReader, BitTail, BitWriter, WordSink};
+use crate::bits::{BitReader, BitTail, WordSink};
 
 /// Longest encoding of 64 bits.
 const BYTES_MAX: u32 = 10;
@@ -31,15 +31,21 @@ pub(crate) fn put_varint(tail: &mut BitTail, sink: &mut impl WordSink, v: i64) {
     put_uvarint(tail, sink, zigzag(v));
 }
 
-/// Appends a signed varint to a writer.
-#[allow(dead_code)]
-pub(crate) fn write_varint(w: &mut BitWriter, v: i64) {
-    let mut v = zigzag(v);
+/// Appends an unsigned varint to bytes.
+pub(crate) fn push_uvarint(out: &mut Vec<u8>, mut v: u64) {
     while v >= 0x80 {
-        w.put((v & 0x7f) | 0x80, 8);
+        out.push(v as u8 | 0x80);
         v >>= 7;
     }
-    w.put(v, 8);
+    out.push(v as u8);
+}
+
+/// Splits an unsigned varint off the front of `data`; `None` when it is cut or does not fit 64 bits.
+pub(crate) fn split_uvarint(data: &mut &[u8]) -> Option<u64> {
+    let mut r = BitReader::new(data);
+    let value = take_uvarint(&mut r)?;
+    *data = data.get(r.position() / 8..)?;
+    Some(value)
 }
 
 /// Takes an unsigned varint; `None` when it does not fit 64 bits. A cut one shows as an overrun of the reader.
@@ -68,6 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bits::BitWriter;
 
     proptest! {
         #[test]
@@ -75,7 +82,8 @@ mod tests {
             let v = v >> shift;
             let mut w = BitWriter::default();
             w.put(1, 3);
-            write_varint(&mut w, v);
+            let (tail, words) = w.parts();
+            put_varint(tail, words, v);
             let bytes = w.to_vec();
             let mut r = BitReader::new(&bytes);
             r.skip(3);

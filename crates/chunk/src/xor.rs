@@ -18,7 +18,7 @@ use crate::varint::{put_uvarint, put_varint, take_uvarint, take_varint};
 use crate::{Chunk, ChunkError, Encoding, SampleColumns};
 
 /// `leading` before the first window.
-const NO_WINDOW: u8 = 0xff;
+pub(crate) const NO_WINDOW: u8 = 0xff;
 
 /// The state of a growing XOR chunk without its bytes: 40 bytes, so that a head can keep it beside a series' other hot
 /// fields and own the buffers itself.
@@ -268,32 +268,29 @@ struct Cursor<'a> {
     r: BitReader<'a>,
     t: i64,
     t_delta: i64,
-    v: u64,
-    leading: u32,
-    trailing: u32,
+    v: XorValue,
 }
 
 /// What a cursor can stumble over; the caller knows encoding and sample.
-type Stumble = &'static str;
+pub(crate) type Stumble = &'static str;
 
 impl<'a> Cursor<'a> {
     fn new(data: &'a [u8]) -> Self {
         let mut r = BitReader::new(data);
         r.skip(16);
-        Cursor { r, t: 0, t_delta: 0, v: 0, leading: 0, trailing: 0 }
+        Cursor { r, t: 0, t_delta: 0, v: XorValue::default() }
     }
 
     /// Reads sample `i`, which must be 0 or 1.
     fn head(&mut self, i: usize) -> Result<(), Stumble> {
         if i == 0 {
             self.t = take_varint(&mut self.r).ok_or("timestamp does not fit 64 bits")?;
-            self.v = self.r.take(64);
+            self.v.bits = self.r.take(64);
             return Ok(());
         }
         self.t_delta = take_uvarint(&mut self.r).ok_or("time delta does not fit 64 bits")? as i64;
         self.t = self.t.wrapping_add(self.t_delta);
-        let window = self.r.window();
-        self.value(window, 0)
+        self.v.take(&mut self.r)
     }
 
     /// Reads any later sample.
@@ -323,33 +320,63 @@ impl<'a> Cursor<'a> {
             used = bits;
         }
         self.t = self.t.wrapping_add(self.t_delta);
-        self.value(window, used)
+        self.v.take_at(&mut self.r, window, used)
     }
+}
 
-    /// Reads a value: `window` holds its head, `used` bits of the reader are consumed already.
+/// A value that is written as the XOR with its predecessor, and the window of significant bits that goes with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct XorValue {
+    pub(crate) bits: u64,
+    pub(crate) leading: u32,
+    pub(crate) trailing: u32,
+}
+
+impl XorValue {
+    /// Reads the next value: `window` holds its head, `used` bits before it are consumed already.
     #[inline(always)]
-    fn value(&mut self, window: u64, used: u32) -> Result<(), Stumble> {
+    fn take_at(&mut self, r: &mut BitReader<'_>, window: u64, used: u32) -> Result<(), Stumble> {
         if window >> 63 == 0 {
-            self.r.skip(used + 1);
+            r.skip(used + 1);
             return Ok(());
         }
+        r.skip(used + 2);
         if window >> 62 == 0b11 {
-            let leading = (window >> 57) as u32 & 31;
-            let count = match (window >> 51) as u32 & 63 {
-                0 => 64,
-                n => n,
-            };
-            if leading + count > 64 {
-                return Err("value window is wider than 64 bits");
-            }
-            self.leading = leading;
-            self.trailing = 64 - leading - count;
-            self.r.skip(used + 13);
-        } else {
-            self.r.skip(used + 2);
+            return self.take_new_window(r, window << 2);
         }
+        self.take_reusing(r);
+        Ok(())
+    }
+
+    /// Reads the next value.
+    #[inline]
+    pub(crate) fn take(&mut self, r: &mut BitReader<'_>) -> Result<(), Stumble> {
+        let window = r.window();
+        self.take_at(r, window, 0)
+    }
+
+    /// Reads the bits of the last window.
+    #[inline(always)]
+    pub(crate) fn take_reusing(&mut self, r: &mut BitReader<'_>) {
         let bits = 64 - self.leading - self.trailing;
-        self.v ^= self.r.take(bits) << self.trailing;
+        self.bits ^= r.take(bits) << self.trailing;
+    }
+
+    /// Reads a window, whose head `window` shows, and its bits.
+    #[inline(always)]
+    pub(crate) fn take_new_window(&mut self, r: &mut BitReader<'_>, window: u64) -> Result<(), Stumble> {
+        let leading = (window >> 59) as u32;
+        let count = match (window >> 53) as u32 & 63 {
+            0 => 64,
+            n => n,
+        };
+        if leading + count > 64 {
+            return Err("value window is wider than 64 bits");
+        }
+        self.leading = leading;
+        self.trailing = 64 - leading - count;
+        r.skip(11);
+        self.take_reusing(r);
         Ok(())
     }
 }
@@ -361,18 +388,25 @@ fn odd_range(window: u64, bits: u32) -> i64 {
     if v > 1 << (bits - 1) { v - (1 << bits) } else { v }
 }
 
-fn count(data: &[u8], encoding: Encoding) -> Result<usize, ChunkError> {
+pub(crate) fn count(data: &[u8], encoding: Encoding) -> Result<usize, ChunkError> {
     let head =
         data.first_chunk::<2>().ok_or(ChunkError::Truncated { encoding, len: data.len(), sample: 0 })?;
     Ok(usize::from(u16::from_be_bytes(*head)))
 }
 
-fn check(r: &BitReader<'_>, done: Result<(), Stumble>, data: &[u8], sample: usize) -> Result<(), ChunkError> {
+/// Turns what reading sample `sample` came to into an error that says where.
+pub(crate) fn check(
+    r: &BitReader<'_>,
+    done: Result<(), Stumble>,
+    encoding: Encoding,
+    len: usize,
+    sample: usize,
+) -> Result<(), ChunkError> {
     // An overrun comes first: the zeros behind the end may look like a contradiction.
     if r.overrun() {
-        return Err(ChunkError::Truncated { encoding: Encoding::Xor, len: data.len(), sample });
+        return Err(ChunkError::Truncated { encoding, len, sample });
     }
-    done.map_err(|reason| ChunkError::Corrupt { encoding: Encoding::Xor, sample, reason })
+    done.map_err(|reason| ChunkError::Corrupt { encoding, sample, reason })
 }
 
 /// Appends the samples inside `range` to `out`; on an error `out` is as before.
@@ -409,7 +443,7 @@ fn fill(
     for i in 0..samples {
         let done = if i < 2 { c.head(i) } else { c.next() };
         if done.is_err() || c.r.overrun() {
-            check(&c.r, done, data, i)?;
+            check(&c.r, done, Encoding::Xor, data.len(), i)?;
         }
         if c.t < range.mint {
             continue;
@@ -421,7 +455,7 @@ fn fill(
             return Err(ChunkError::Truncated { encoding: Encoding::Xor, len: data.len(), sample: i });
         };
         *t = c.t;
-        *v = f64::from_bits(c.v);
+        *v = f64::from_bits(c.v.bits);
         n += 1;
     }
     Ok(n)
@@ -454,13 +488,13 @@ impl Iterator for XorIter<'_> {
         let c = &mut self.cursor;
         let done = if i < 2 { c.head(i) } else { c.next() };
         self.next += 1;
-        if let Err(err) = check(&c.r, done, self.data, i) {
+        if let Err(err) = check(&c.r, done, Encoding::Xor, self.data.len(), i) {
             self.next = self.samples;
             return Some(Err(err));
         }
-        Some(Ok((c.t, f64::from_bits(c.v))))
+        Some(Ok((c.t, f64::from_bits(c.v.bits))))
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,83 @@
+//! Native histogram chunks.
+//!
+//! ```text
+//! u16 n | u8 flags (two bits of reset knowledge) | layout | samples
+//!
+//! layout        zero threshold | schema | positive spans | negative spans | [custom bounds]
+//! int sample    t, count, zero count, sum, buckets (deltas between neighbours); later ones as deltas of deltas, the
+//!               sum as XOR
+//! float sample  t, count, zero count, sum, buckets (absolute); later ones as XOR, each with a window of its own
+//! ```
+//!
+//! The layout is written once; [`encoder`] holds the rules by which a histogram with other buckets is fitted in.
+
+mod encoder;
+mod float;
+mod int;
+mod layout;
+mod union;
+
+use encoder::Encoder;
+#[cfg(test)]
+use encoder::Kind;
+use float::Floats;
+use int::Ints;
+
+use chronolith_model::histogram::{
+    CounterReset, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MAX_RESERVED, EXPONENTIAL_SCHEMA_MIN_RESERVED,
+};
+
+pub(crate) use float::FloatHistogramIter;
+pub(crate) use int::HistogramIter;
+
+/// Builds chunks of integer histograms.
+pub type HistogramEncoder = Encoder<Ints>;
+/// Builds chunks of float histograms.
+pub type FloatHistogramEncoder = Encoder<Floats>;
+
+/// Count and flags.
+const HEADER_BITS: u32 = 24;
+
+/// The flags byte of a chunk that was started with this knowledge.
+fn flags(reset: CounterReset) -> u8 {
+    match reset {
+        CounterReset::Unknown => 0,
+        CounterReset::NotReset => 0b0100_0000,
+        CounterReset::Reset => 0b1000_0000,
+        CounterReset::Gauge => 0b1100_0000,
+    }
+}
+
+/// The knowledge in a chunk's flags byte.
+fn from_flags(flags: u8) -> CounterReset {
+    match flags >> 6 {
+        0 => CounterReset::Unknown,
+        1 => CounterReset::NotReset,
+        2 => CounterReset::Reset,
+        _ => CounterReset::Gauge,
+    }
+}
+
+/// What a reader is told about sample `i`. The first one of a counter chunk is unknown whatever the header says: the
+/// chunk before it may be gone, or another one may have come between.
+fn hint(header: CounterReset, i: usize) -> CounterReset {
+    match header {
+        CounterReset::Gauge => CounterReset::Gauge,
+        _ if i > 0 => CounterReset::NotReset,
+        _ => CounterReset::Unknown,
+    }
+}
+
+/// True for schemas that readers accept; finer ones than 8 are reduced.
+fn is_known_schema(schema: i64) -> bool {
+    let reserved = EXPONENTIAL_SCHEMA_MIN_RESERVED..=EXPONENTIAL_SCHEMA_MAX_RESERVED;
+    i32::try_from(schema)
+        .is_ok_and(|s| s == chronolith_model::histogram::CUSTOM_BUCKETS_SCHEMA || reserved.contains(&s))
+}
+
+fn must_reduce(schema: i32) -> bool {
+    schema > EXPONENTIAL_SCHEMA_MAX
+}
+
+#[cfg(test)]
+mod tests;
