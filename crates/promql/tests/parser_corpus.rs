@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use chronolith_promql::parser::{ParseOptions, parse};
+use chronolith_promql::parser::{
+    ParseOptions, is_start_timestamp_line, parse, parse_series_description, parse_start_timestamps,
+};
 
 /// The folder of the scripts: beside the workspace, or where `CHRONOLITH_CONFORMANCE` says.
 fn scripts() -> PathBuf {
@@ -37,15 +39,44 @@ fn expressions(script: &str) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn all_expressions_round_trip() {
-    let mut count = 0;
-    let mut problems = Vec::new();
+/// The scripts.
+fn files() -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(scripts()).unwrap().map(|f| f.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "test"));
     files.sort();
     assert_eq!(files.len(), 21, "upstream's scripts");
-    for file in files {
+    files
+}
+
+#[test]
+fn all_series_descriptions_parse() {
+    let (mut descriptions, mut starts) = (0, 0);
+    for file in files() {
+        let mut in_load = false;
+        for line in std::fs::read_to_string(&file).unwrap().lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                in_load = false;
+            } else if line.starts_with("load") {
+                in_load = true;
+            } else if in_load && is_start_timestamp_line(line) {
+                starts += 1;
+                parse_start_timestamps(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            } else if in_load {
+                descriptions += 1;
+                let parsed = parse_series_description(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+                assert!(!parsed.values.is_empty(), "{line}");
+            }
+        }
+    }
+    assert_eq!(starts, 37);
+    assert!(descriptions > 1000, "{descriptions}");
+}
+
+#[test]
+fn all_expressions_round_trip() {
+    let mut count = 0;
+    let mut problems = Vec::new();
+    for file in files() {
         for query in expressions(&std::fs::read_to_string(&file).unwrap()) {
             count += 1;
             let name = file.file_name().unwrap().display();

@@ -16,6 +16,7 @@ mod pretty;
 mod print;
 mod quote;
 mod selector;
+mod series;
 mod source;
 mod token;
 mod visit;
@@ -30,6 +31,10 @@ pub use error::{ParseError, ParseErrors};
 pub use functions::{FUNCTIONS, Function, FunctionId};
 pub use ops::{AggregateOp, BinaryOp, UnaryOp};
 pub use quote::unquote;
+pub use series::{
+    SequenceValue, SeriesDescription, StartTimestamps, is_start_timestamp_line, parse_metric,
+    parse_series_description, parse_start_timestamps,
+};
 
 use source::{Parser, Stop};
 use token::TokenKind;
