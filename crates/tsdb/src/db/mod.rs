@@ -1,5 +1,313 @@
 //! All tenants' heads over one log, with their local blocks.
+//!
+//! ```text
+//! <dir>/lock  key  key.copy          who has the directory; the key of its fingerprints
+//!       wal/00000012                 the log's segments
+//!       snapshot/00000012            what the log's segments below 12 made of the heads
+//!       tenants/<tenant>/            see `tenant`
+//! ```
+//!
+//! Opening loads the newest whole snapshot and replays the log from there. Maintenance (cuts, snapshots, deletions)
+//! runs one at a time; writes and reads go on meanwhile.
 
+mod cut;
+mod error;
+mod identity;
 mod options;
+mod tenant;
 
-pub use options::{Clock, DbOptions, Limits};
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use chronolith_model::{TenantId, WriteBatch};
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+pub use crate::wal::{ReplayReport, WalSync};
+pub use cut::CutBlock;
+pub use error::DbError;
+pub use options::{BlockThanos, Clock, DbOptions, Limits};
+pub use tenant::BlockDamage;
+
+use crate::head::{Head, Key, Scratch, WriteOutcome};
+use crate::wal::{
+    Commit, DirStore, Heads, SegmentStore, Wal, WalError, WalOptions, frame_begin, frame_end, put_tenant,
+    replay,
+};
+use tenant::{Tenant, read_committed};
+
+/// All tenants' data on this machine.
+pub struct Db {
+    options: Arc<DbOptions>,
+    key: Key,
+    shards: usize,
+    wal: Arc<Wal>,
+    tenants: RwLock<Tenants>,
+    /// Held by cuts, snapshots and deletions.
+    maintenance: Mutex<()>,
+    blocks_damaged: Mutex<Vec<BlockDamage>>,
+    closed: AtomicBool,
+    /// Released with the database.
+    _lock: fs::File,
+}
+
+#[derive(Default)]
+struct Tenants {
+    by_id: HashMap<TenantId, Arc<Tenant>>,
+    by_number: HashMap<u32, Arc<Tenant>>,
+    next: u32,
+}
+
+impl Tenants {
+    fn add(&mut self, tenant: Arc<Tenant>) {
+        let number = tenant.head.number;
+        self.next = self.next.max(number + 1);
+        self.by_number.insert(number, Arc::clone(&tenant));
+        self.by_id.insert(tenant.id().clone(), tenant);
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Db {
+    /// Opens the database in `options.dir`, creating it when there is none.
+    pub fn open(options: DbOptions) -> Result<(Arc<Db>, ReplayReport), DbError> {
+        let wal_dir = options.dir.join("wal");
+        fs::create_dir_all(&options.dir).map_err(DbError::io("create", &options.dir))?;
+        let store = DirStore::open(&wal_dir).map_err(DbError::io("open", &wal_dir))?;
+        Db::open_with(options, Arc::new(store))
+    }
+
+    /// As [`Db::open`], with the log's segments in `store`.
+    pub fn open_with(
+        options: DbOptions,
+        store: Arc<dyn SegmentStore>,
+    ) -> Result<(Arc<Db>, ReplayReport), DbError> {
+        let started = Instant::now();
+        options.check()?;
+        let dir = &options.dir;
+        for sub in ["tenants", "snapshot"] {
+            let path = dir.join(sub);
+            fs::create_dir_all(&path).map_err(DbError::io("create", &path))?;
+        }
+        let lock = identity::lock(dir)?;
+        let (key, shards) = identity::load_or_create(dir, options.shards)?;
+        let options = Arc::new(options);
+        let mut registry =
+            Registry { tenants: Tenants::default(), options: Arc::clone(&options), key: key.clone(), shards };
+        let mut report = ReplayReport::default();
+        let threads = match options.replay_threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            n => n,
+        };
+        let wal_failed =
+            |e: std::io::Error| DbError::Wal(WalError::Failed { segment: 0, source: Arc::new(e) });
+        let next = replay(&*store, 0, &mut registry, threads, &mut report).map_err(wal_failed)?;
+        let mut blocks_damaged = Vec::new();
+        for tenant in registry.tenants.by_id.values() {
+            tenant.head.finish_replay();
+            blocks_damaged.extend(tenant.open_blocks()?);
+        }
+        let wal_options = WalOptions {
+            sync: options.wal_sync,
+            segment_bytes_max: options.wal_segment_bytes_max,
+            buffer_bytes_max: options.wal_buffer_bytes_max,
+        };
+        let wal = Wal::start(store, next, wal_options)?;
+        let db = Arc::new(Db {
+            options,
+            key,
+            shards,
+            wal,
+            tenants: RwLock::new(registry.tenants),
+            maintenance: Mutex::new(()),
+            blocks_damaged: Mutex::new(blocks_damaged),
+            closed: AtomicBool::new(false),
+            _lock: lock,
+        });
+        db.find_tenants()?;
+        report.duration_ms = started.elapsed().as_millis() as u64;
+        Ok((db, report))
+    }
+
+    /// Enters the tenants that have a directory but no place in the log.
+    fn find_tenants(&self) -> Result<(), DbError> {
+        let path = self.options.dir.join("tenants");
+        for entry in fs::read_dir(&path).map_err(DbError::io("list", &path))? {
+            let name = entry.map_err(DbError::io("list", &path))?.file_name();
+            if let Some(id) = name.to_str().and_then(|n| TenantId::new(n).ok())
+                && self.tenant(&id).is_none()
+            {
+                let tenant = self.tenant_or_create(&id)?;
+                self.blocks_damaged.lock().extend(tenant.open_blocks()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a batch. Its good part is readable when this returns, and durable when the outcome's commit resolves.
+    pub fn write(&self, tenant: &TenantId, batch: &WriteBatch) -> WriteOutcome {
+        let tenant = match self.tenant_or_create(tenant) {
+            Ok(tenant) => tenant,
+            Err(err) => return failed(err),
+        };
+        let head = &tenant.head;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let _gate = head.gate.read();
+            let appended = head.append(batch, Some(&self.wal), scratch);
+            let mut logged = appended.log_error.map_or(Ok(0), Err);
+            for record in [&scratch.samples, &scratch.ooo] {
+                if !record.is_empty() && logged.is_ok() {
+                    logged = self.wal.append(record);
+                }
+            }
+            let commit = match logged {
+                Err(err) => Commit::failed(err),
+                Ok(_) if !self.wal.waits() => Commit::done(),
+                // What the request repeats may not be durable yet either: wait for all that has been logged.
+                Ok(0) => Commit::at(Arc::clone(&self.wal), self.wal.position()),
+                Ok(position) => Commit::at(Arc::clone(&self.wal), position),
+            };
+            WriteOutcome {
+                written: appended.written,
+                histograms_written: 0,
+                exemplars_written: 0,
+                rejected: appended.rejected,
+                rejected_count: appended.rejected_count,
+                commit,
+            }
+        })
+    }
+
+    fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.read().by_id.get(id).cloned()
+    }
+
+    fn tenant_or_create(&self, id: &TenantId) -> Result<Arc<Tenant>, WalError> {
+        if let Some(tenant) = self.tenant(id) {
+            return Ok(tenant);
+        }
+        let mut tenants = self.tenants.write();
+        if let Some(tenant) = tenants.by_id.get(id) {
+            return Ok(Arc::clone(tenant));
+        }
+        let number = tenants.next;
+        let mut record = Vec::new();
+        let at = frame_begin(&mut record);
+        put_tenant(&mut record, number, id.as_str());
+        frame_end(&mut record, at);
+        // The number must be in the log before any record that uses it.
+        self.wal.append(&record)?;
+        let tenant = new_tenant(id.clone(), number, &self.options, &self.key, self.shards);
+        tenants.add(Arc::clone(&tenant));
+        Ok(tenant)
+    }
+
+    /// All tenants, sorted.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        let mut ids: Vec<TenantId> = self.tenants.read().by_id.keys().cloned().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A tenant's head.
+    pub fn head(&self, tenant: &TenantId) -> Option<Arc<Head>> {
+        self.tenant(tenant).map(|t| Arc::clone(&t.head))
+    }
+
+    /// The settings.
+    pub fn options(&self) -> &DbOptions {
+        &self.options
+    }
+
+    /// Local blocks that could not be opened. They are left where they are.
+    pub fn blocks_damaged(&self) -> Vec<BlockDamage> {
+        self.blocks_damaged.lock().clone()
+    }
+
+    /// Waits until everything written so far is durable, whatever the log's mode.
+    pub fn sync(&self) -> Result<(), WalError> {
+        self.wal.flush()
+    }
+
+    /// Ends the log. Writes fail from now on; reads go on.
+    pub fn close(&self) -> Result<(), DbError> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let _maintenance = self.maintenance.lock();
+        self.wal.close()?;
+        Ok(())
+    }
+}
+
+impl Db {
+    fn snapshot_locked(&self) -> Result<(), DbError> {
+        Ok(())
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        // Whoever wants to know of an error calls `close`.
+        let _ = self.close();
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("dir", &self.options.dir).finish_non_exhaustive()
+    }
+}
+
+fn failed(err: WalError) -> WriteOutcome {
+    WriteOutcome {
+        written: 0,
+        histograms_written: 0,
+        exemplars_written: 0,
+        rejected: Vec::new(),
+        rejected_count: 0,
+        commit: Commit::failed(err),
+    }
+}
+
+fn tenant_dir(options: &DbOptions, id: &TenantId) -> PathBuf {
+    options.dir.join("tenants").join(id.as_str())
+}
+
+fn new_tenant(id: TenantId, number: u32, options: &Arc<DbOptions>, key: &Key, shards: usize) -> Arc<Tenant> {
+    let dir = tenant_dir(options, &id);
+    let committed = read_committed(&dir);
+    let head = Head::new(id, number, Arc::clone(options), key.clone(), shards);
+    Arc::new(Tenant::new(Arc::new(head), dir, committed))
+}
+
+/// The heads that a replay fills.
+struct Registry {
+    tenants: Tenants,
+    options: Arc<DbOptions>,
+    key: Key,
+    shards: usize,
+}
+
+impl Heads for Registry {
+    fn define(&mut self, number: u32, id: TenantId) {
+        if !self.tenants.by_id.contains_key(&id) && !self.tenants.by_number.contains_key(&number) {
+            self.tenants.add(new_tenant(id, number, &self.options, &self.key, self.shards));
+        }
+    }
+
+    fn get(&self, number: u32) -> Option<(Arc<Head>, u64)> {
+        let tenant = self.tenants.by_number.get(&number)?;
+        Some((Arc::clone(&tenant.head), tenant.committed.lock().number))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::wal::WalSync;
+use chronolith_model::TenantId;
+
+use super::DbError;
+use crate::block::ThanosMeta;
+use crate::wal::WalSync;
 
 /// Milliseconds since the epoch, from whoever knows. Tests choose it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Thanos's section of a tenant's blocks.
+pub type BlockThanos = Arc<dyn Fn(&TenantId) -> ThanosMeta + Send + Sync>;
 
 /// What a label set may look like at most, and how many of them a tenant may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +39,7 @@ impl Default for Limits {
 pub struct DbOptions {
     /// Everything lies below this directory: `wal/`, `snapshot/`, `tenants/<tenant>/<block>/`.
     pub dir: PathBuf,
-    /// Length of a block, and the grid that blocks lie on. 2 h by default, 31 d at most.
+    /// Length of a block, and the grid that blocks lie on. 2 h by default, 24 d at most.
     pub block_range_ms: i64,
     /// How far behind a head's newest sample a sample may lie and still be taken out of order; 0 takes none.
     pub out_of_order_window_ms: i64,
@@ -51,6 +58,8 @@ pub struct DbOptions {
     pub replay_threads: usize,
     /// Bounds on label sets and series.
     pub limits: Limits,
+    /// Thanos's section of the blocks that are cut: the external labels. Without it blocks have none.
+    pub block_thanos: Option<BlockThanos>,
     /// The time of day, for samples that lie too far ahead.
     pub clock: Clock,
 }
@@ -69,8 +78,27 @@ impl DbOptions {
             shards: 8,
             replay_threads: 0,
             limits: Limits::default(),
+            block_thanos: None,
             clock: Arc::new(system_time_ms),
         }
+    }
+}
+
+impl DbOptions {
+    pub(super) fn check(&self) -> Result<(), DbError> {
+        /// A chunk's duration is kept in 32 bits of milliseconds, and around 1970 a range is twice as long.
+        const BLOCK_RANGE_MS_MAX: i64 = 24 * 24 * 3600 * 1000;
+        let invalid = |what: &str| Err(DbError::InvalidOption(what.to_owned()));
+        if !(1..=BLOCK_RANGE_MS_MAX).contains(&self.block_range_ms) {
+            return invalid("the block range must be between 1 ms and 24 d");
+        }
+        if self.out_of_order_window_ms < 0 || self.future_max_ms < 0 {
+            return invalid("time windows cannot be negative");
+        }
+        if !self.shards.is_power_of_two() || self.shards > 256 {
+            return invalid("the number of shards must be a power of two, 256 at most");
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,145 @@
 //! The head: a tenant's newest samples, in memory and writable.
+//!
+//! ```text
+//! WriteBatch ── fingerprints ── by shard ──┬─ shard (lock): table → series (2 cache lines) → fragments, segments
+//!                                          └─ new series: index (lock): symbols, postings
+//! ```
+//!
+//! A series is known by the keyed 128-bit fingerprint of its canonical label section ([`section`]), by a slot in its
+//! shard ([`shard`]), and to the index and to readers by the two together. Locks are taken in the order shard, index.
+//! Readers resolve matchers under the index lock, then visit shard by shard; a series that went meanwhile is skipped.
+//!
+//! Samples older than `min_valid` lie in blocks: the head takes them only out of order.
 
+mod append;
+mod cut;
+mod index;
+mod memory;
+mod ooo;
 mod outcome;
+mod read;
+mod section;
+mod series;
+mod shard;
+mod stats;
+mod symbols;
 
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+pub(crate) use append::Scratch;
+pub(crate) use cut::CutPlan;
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
+pub use read::{HeadSelect, HeadSeries};
+pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
+pub(crate) use shard::{CutBound, CutCounts, Refusal, Shard, Slot, Taken};
+pub use stats::{HeadStats, NameValue};
+
+use crate::db::DbOptions;
+use chronolith_model::{TenantId, TimeRange};
+use index::HeadIndex;
+
+/// A tenant's newest samples.
+pub struct Head {
+    tenant: TenantId,
+    /// The tenant's number in the log.
+    pub(crate) number: u32,
+    pub(crate) options: std::sync::Arc<DbOptions>,
+    key: Key,
+    pub(crate) shards: Box<[Mutex<Shard>]>,
+    pub(crate) index: RwLock<HeadIndex>,
+    /// Other encodings of known series.
+    aliases: RwLock<HashMap<(u64, u64), Fingerprint>>,
+    has_aliases: AtomicBool,
+    pub(crate) series_count: AtomicUsize,
+    pub(crate) min_t: AtomicI64,
+    pub(crate) max_t: AtomicI64,
+    /// Older samples lie in blocks.
+    pub(crate) min_valid: AtomicI64,
+    /// Held shared from the first sample of a request until its records are in the log. Held alone for a moment, it
+    /// says that every sample in memory is in the log and that no record is on its way.
+    pub(crate) gate: RwLock<()>,
+}
+
+impl Head {
+    pub(crate) fn new(
+        tenant: TenantId,
+        number: u32,
+        options: std::sync::Arc<DbOptions>,
+        key: Key,
+        shards: usize,
+    ) -> Self {
+        assert!(shards.is_power_of_two() && shards <= 256, "shards are checked when the directory is opened");
+        // Symbols are hashed with a key too; any part of the secret will do.
+        let seed = u64::from_le_bytes(*key.0.last_chunk().expect("the key is longer than a seed"));
+        Head {
+            tenant,
+            number,
+            options,
+            key,
+            shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
+            index: RwLock::new(HeadIndex::new(seed)),
+            aliases: RwLock::new(HashMap::new()),
+            has_aliases: AtomicBool::new(false),
+            series_count: AtomicUsize::new(0),
+            min_t: AtomicI64::new(i64::MAX),
+            max_t: AtomicI64::new(i64::MIN),
+            min_valid: AtomicI64::new(i64::MIN),
+            gate: RwLock::new(()),
+        }
+    }
+
+    /// Whose samples these are.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// Oldest and newest sample; `None` when there is none.
+    pub fn time_range(&self) -> Option<TimeRange> {
+        let range = TimeRange::new(self.min_t.load(Ordering::Relaxed), self.max_t.load(Ordering::Relaxed));
+        (!range.is_empty()).then_some(range)
+    }
+
+    /// Samples before this time lie in blocks; the head takes them only out of order.
+    pub fn min_valid_time(&self) -> i64 {
+        self.min_valid.load(Ordering::Relaxed)
+    }
+
+    /// Number of series.
+    pub fn series_count(&self) -> usize {
+        self.series_count.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn shard_of(&self, fp: Fingerprint) -> usize {
+        fp.high as usize & (self.shards.len() - 1)
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// A series' number in the whole head.
+    pub(crate) fn series_ref(&self, shard: usize, slot: Slot) -> u32 {
+        let bits = self.shards.len().trailing_zeros();
+        assert!(slot < 1 << (32 - bits), "a head has at most four billion series");
+        slot << bits | shard as u32
+    }
+
+    /// Shard and slot of a series.
+    pub(crate) fn place(&self, series: u32) -> (usize, Slot) {
+        let bits = self.shards.len().trailing_zeros();
+        ((series & ((1 << bits) - 1)) as usize, series >> bits)
+    }
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head")
+            .field("tenant", &self.tenant)
+            .field("series", &self.series_count())
+            .finish_non_exhaustive()
+    }
+}

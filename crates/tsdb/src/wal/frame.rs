@@ -60,15 +60,6 @@ pub(crate) fn frame_end(out: &mut [u8], at: usize) {
     out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// One whole frame around `body`.
-pub(crate) fn frame_bytes(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + FRAME_HEADER_BYTES);
-    let at = frame_begin(&mut out);
-    out.extend_from_slice(body);
-    frame_end(&mut out, at);
-    out
-}
-
 /// Why a segment cannot be read further.
 #[derive(Debug)]
 pub(crate) enum FrameDamage {

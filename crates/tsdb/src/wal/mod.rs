@@ -11,14 +11,19 @@
 
 mod commit;
 mod frame;
-
+mod record;
+mod replay;
 mod segment;
 mod writer;
 
 pub use commit::Commit;
-
-#[allow(unused_imports)] // Replay uses the rest.
-pub(crate) use frame::{FrameDamage, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_bytes, frame_end};
+pub(crate) use frame::{SEGMENT_HEADER_BYTES, frame_begin, frame_end};
+pub(crate) use record::{
+    RecordKind, SampleGroup, put_cut, put_groups, put_series, put_series_entry, put_tenant,
+};
+pub use replay::{Dropped, ReplayReport};
+pub(crate) use replay::{Heads, replay};
+pub(crate) use segment::sync_dir;
 pub use segment::{DirStore, SegmentStore, SegmentWriter};
 pub(crate) use writer::Wal;
 pub use writer::{WalOptions, WalSync};

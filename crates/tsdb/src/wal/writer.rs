@@ -133,6 +133,11 @@ impl Wal {
         Ok(position)
     }
 
+    /// The position behind everything appended so far.
+    pub(crate) fn position(&self) -> u64 {
+        self.state.lock().appended
+    }
+
     /// True when a write must wait for the sync.
     pub(crate) fn waits(&self) -> bool {
         self.options.sync == WalSync::Group
@@ -190,6 +195,7 @@ impl Wal {
     }
 
     /// Removes the segments below `segment`.
+    #[allow(dead_code)]
     pub(crate) fn remove_before(&self, segment: u64) -> std::io::Result<usize> {
         let mut removed = 0;
         for id in self.store.list()? {

@@ -1,0 +1,407 @@
+//! The write path of one head.
+//!
+//! A request is hashed as a whole, grouped by shard, and each shard is locked once. Inside a shard the series are
+//! looked up first, for many at a time, so that the cache misses of independent look-ups overlap; only then are the
+//! samples appended. What is not found is parsed, checked and either entered as a new series or, when the sender's
+//! encoding was not the canonical one, remembered as an alias and taken through the same path once more.
+
+use std::sync::atomic::Ordering;
+
+use chronolith_model::WriteBatch;
+use chronolith_model::write::decode_labels;
+
+use super::Head;
+use super::outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection};
+use super::section::{Fingerprint, canonicalise, describe};
+use super::shard::{Bounds, Refusal, Shard, Slot, Taken};
+use crate::wal::{
+    RecordKind, SampleGroup, Wal, WalError, frame_begin, frame_end, put_groups, put_series, put_series_entry,
+};
+
+/// Series that are looked up before their samples are appended: enough to overlap misses, few enough that their
+/// lines stay in the first-level cache.
+const LOOKUP_BATCH: usize = 64;
+
+/// Buffers of one request, kept by the thread so that a request allocates nothing.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    fingerprints: Vec<Fingerprint>,
+    /// Series of the batch in the order of their shards.
+    order: Vec<u32>,
+    starts: Vec<u32>,
+    group: SampleGroup,
+    ooo_group: SampleGroup,
+    /// The request's records.
+    pub(crate) samples: Vec<u8>,
+    pub(crate) ooo: Vec<u8>,
+    series: NewSeries,
+    /// Canonical sections of series whose encoding was another, and which series of the batch they belong to.
+    respelled: Vec<(u32, Fingerprint, std::ops::Range<usize>)>,
+    sections: Vec<u8>,
+}
+
+#[derive(Default)]
+struct NewSeries {
+    list: Vec<u8>,
+    count: usize,
+    record: Vec<u8>,
+    symbols: Vec<(u32, u32)>,
+    canonical: Vec<u8>,
+}
+
+/// What a request did, without the commit.
+#[derive(Default, Debug)]
+pub(crate) struct Appended {
+    pub(crate) written: usize,
+    pub(crate) rejected: Vec<Rejection>,
+    pub(crate) rejected_count: usize,
+    /// The log refused a series record: the request cannot be acknowledged.
+    pub(crate) log_error: Option<WalError>,
+}
+
+impl Appended {
+    fn reject(&mut self, section: &[u8], t: i64, samples: usize, reason: impl FnOnce() -> RejectReason) {
+        self.rejected_count += samples;
+        if self.rejected.len() < REJECTIONS_LISTED_MAX {
+            self.rejected.push(Rejection { series: describe(section), reason: reason(), t });
+        }
+    }
+}
+
+impl From<Refusal> for RejectReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OutOfOrder => RejectReason::OutOfOrder,
+            Refusal::TooOld => RejectReason::TooOld,
+            Refusal::OutOfBounds => RejectReason::OutOfBounds,
+            Refusal::DuplicateTimestamp => RejectReason::DuplicateTimestamp,
+        }
+    }
+}
+
+/// What the appending of one request needs beside the scratch.
+struct Request<'a> {
+    head: &'a Head,
+    batch: &'a WriteBatch,
+    wal: Option<&'a Wal>,
+    bounds: Bounds,
+    /// Newest time that is taken.
+    max_valid: i64,
+}
+
+impl Head {
+    /// Appends the batch. The scratch then holds the framed records of the samples taken, to be logged by the
+    /// caller; series records have been logged.
+    pub(crate) fn append(&self, batch: &WriteBatch, wal: Option<&Wal>, scratch: &mut Scratch) -> Appended {
+        let mut out = Appended::default();
+        scratch.samples.clear();
+        scratch.ooo.clear();
+        let request = Request {
+            head: self,
+            batch,
+            wal,
+            bounds: self.bounds(),
+            max_valid: (self.options.clock)().saturating_add(self.options.future_max_ms),
+        };
+        let s = &mut *scratch;
+        s.fingerprints.clear();
+        s.fingerprints.extend(batch.iter().map(|series| self.key.fingerprint(series.labels)));
+        if self.has_aliases.load(Ordering::Acquire) {
+            let aliases = self.aliases.read();
+            for fp in &mut s.fingerprints {
+                if let Some(canonical) = aliases.get(&(fp.low, fp.high)) {
+                    *fp = *canonical;
+                }
+            }
+        }
+        // A counting sort by shard keeps the order of the request inside each shard.
+        let shards = self.shards.len();
+        s.starts.clear();
+        s.starts.resize(shards + 1, 0);
+        for fp in &s.fingerprints {
+            s.starts[self.shard_of(*fp) + 1] += 1;
+        }
+        for i in 0..shards {
+            s.starts[i + 1] += s.starts[i];
+        }
+        s.order.clear();
+        s.order.resize(s.fingerprints.len(), 0);
+        let mut next = s.starts.clone();
+        for (i, fp) in s.fingerprints.iter().enumerate() {
+            let at = &mut next[self.shard_of(*fp)];
+            s.order[*at as usize] = i as u32;
+            *at += 1;
+        }
+        s.respelled.clear();
+        s.sections.clear();
+        for shard in 0..shards {
+            let range = s.starts[shard] as usize..s.starts[shard + 1] as usize;
+            if !range.is_empty() {
+                request.append_shard(shard, range, s, &mut out);
+            }
+        }
+        if !s.respelled.is_empty() {
+            request.append_respelled(s, &mut out);
+        }
+        for record in [&mut s.samples, &mut s.ooo] {
+            if !record.is_empty() {
+                frame_end(record, 0);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        let window = self.options.out_of_order_window_ms;
+        let max_t = self.max_t.load(Ordering::Relaxed);
+        let out_of_order_min =
+            if window > 0 && max_t != i64::MIN { max_t.saturating_sub(window) } else { i64::MAX };
+        Bounds {
+            min_valid: self.min_valid.load(Ordering::Relaxed),
+            out_of_order_min,
+            range: self.options.block_range_ms,
+        }
+    }
+}
+
+impl Request<'_> {
+    fn append_shard(&self, index: usize, range: std::ops::Range<usize>, s: &mut Scratch, out: &mut Appended) {
+        let mut slots = [None; LOOKUP_BATCH];
+        let mut shard = self.head.shards[index].lock();
+        for start in range.clone().step_by(LOOKUP_BATCH) {
+            let batch = &s.order[start..range.end.min(start + LOOKUP_BATCH)];
+            for (slot, i) in slots.iter_mut().zip(batch) {
+                *slot = shard.find(s.fingerprints[*i as usize]);
+            }
+            let batch_len = batch.len();
+            for (k, found) in slots[..batch_len].iter().enumerate() {
+                let i = s.order[start + k] as usize;
+                let section = self.batch.series(i).labels;
+                let slot = match *found {
+                    Some(slot) => Ok(slot),
+                    None => self.enter(&mut shard, index, i, section, s),
+                };
+                match slot {
+                    Ok(slot) => {
+                        self.append_samples(&mut shard, slot, i, &mut s.group, &mut s.ooo_group, out);
+                    }
+                    Err(None) => {}
+                    Err(Some(reason)) => self.reject_series(i, reason, out),
+                }
+            }
+        }
+        self.finish_shard(&mut shard, index, s, out);
+    }
+
+    /// Once more, for the series whose canonical encoding lies in another shard than the one they came in.
+    fn append_respelled(&self, s: &mut Scratch, out: &mut Appended) {
+        let mut respelled = std::mem::take(&mut s.respelled);
+        respelled.sort_by_key(|(_, fp, _)| self.head.shard_of(*fp));
+        let sections = std::mem::take(&mut s.sections);
+        for group in respelled.chunk_by(|a, b| self.head.shard_of(a.1) == self.head.shard_of(b.1)) {
+            let index = self.head.shard_of(group[0].1);
+            let mut shard = self.head.shards[index].lock();
+            for (i, fp, range) in group {
+                let slot = match shard.find(*fp) {
+                    Some(slot) => Ok(slot),
+                    None => self.insert(&mut shard, *fp, &sections[range.clone()], &mut s.series),
+                };
+                match slot {
+                    Ok(slot) => {
+                        let i = *i as usize;
+                        self.append_samples(&mut shard, slot, i, &mut s.group, &mut s.ooo_group, out);
+                    }
+                    Err(reason) => self.reject_series(*i as usize, reason, out),
+                }
+            }
+            self.finish_shard(&mut shard, index, s, out);
+        }
+        s.respelled = respelled;
+        s.sections = sections;
+    }
+
+    /// Logs the shard's new series, while nobody else can see them, and encodes the samples taken.
+    fn finish_shard(&self, shard: &mut Shard, index: usize, s: &mut Scratch, out: &mut Appended) {
+        if s.series.count > 0 {
+            let NewSeries { list, count, record, .. } = &mut s.series;
+            if let Some(wal) = self.wal {
+                record.clear();
+                let at = frame_begin(record);
+                put_series(record, self.head.number, index, *count, list);
+                frame_end(record, at);
+                if let Err(err) = wal.append(record) {
+                    out.log_error = Some(err);
+                }
+            }
+            list.clear();
+            *count = 0;
+        }
+        self.head.max_t.fetch_max(shard.max_t, Ordering::Relaxed);
+        self.head.min_t.fetch_min(shard.min_t, Ordering::Relaxed);
+        for (group, record, kind) in [
+            (&mut s.group, &mut s.samples, RecordKind::Samples),
+            (&mut s.ooo_group, &mut s.ooo, RecordKind::OutOfOrder),
+        ] {
+            if group.is_empty() {
+                continue;
+            }
+            if self.wal.is_some() {
+                if record.is_empty() {
+                    frame_begin(record);
+                    put_groups(record, kind, self.head.number);
+                }
+                group.encode(index, record);
+            }
+            group.clear();
+        }
+    }
+
+    #[inline]
+    fn append_samples(
+        &self,
+        shard: &mut Shard,
+        slot: Slot,
+        i: usize,
+        group: &mut SampleGroup,
+        ooo_group: &mut SampleGroup,
+        out: &mut Appended,
+    ) {
+        let series = self.batch.series(i);
+        for sample in series.samples {
+            if sample.t > self.max_valid {
+                out.reject(series.labels, sample.t, 1, || RejectReason::OutOfBounds);
+                continue;
+            }
+            match shard.append(slot, sample.t, sample.v, &self.bounds) {
+                Taken::InOrder => group.push(slot, sample.t, sample.v),
+                Taken::OutOfOrder => ooo_group.push(slot, sample.t, sample.v),
+                Taken::Duplicate => {}
+                Taken::Refused(refusal) => {
+                    out.reject(series.labels, sample.t, 1, || refusal.into());
+                    continue;
+                }
+            }
+            out.written += 1;
+        }
+        if !series.histograms.is_empty() {
+            out.reject(series.labels, series.histograms[0].0, series.histograms.len(), || {
+                RejectReason::InvalidHistogram("native histograms are not stored yet".to_owned())
+            });
+        }
+    }
+
+    fn reject_series(&self, i: usize, reason: RejectReason, out: &mut Appended) {
+        let series = self.batch.series(i);
+        let t = series.samples.first().map(|s| s.t).or(series.histograms.first().map(|h| h.0)).unwrap_or(0);
+        out.reject(series.labels, t, series.samples.len() + series.histograms.len(), || reason);
+    }
+
+    /// A section that no series of the shard has. `Err(None)` when it was put aside as another spelling.
+    #[cold]
+    fn enter(
+        &self,
+        shard: &mut Shard,
+        index: usize,
+        i: usize,
+        section: &[u8],
+        s: &mut Scratch,
+    ) -> Result<Slot, Option<RejectReason>> {
+        let fp = s.fingerprints[i];
+        // The series may be new and stand twice in the request.
+        if let Some(slot) = shard.find(fp) {
+            return Ok(slot);
+        }
+        s.series.canonical.clear();
+        canonicalise(section, &self.head.options.limits, &mut s.series.canonical).map_err(Some)?;
+        if s.series.canonical == section {
+            let slot = self.insert(shard, fp, section, &mut s.series).map_err(Some)?;
+            return Ok(slot);
+        }
+        let canonical = self.head.key.fingerprint(&s.series.canonical);
+        self.head.remember_alias(self.head.key.fingerprint(section), canonical);
+        if self.head.shard_of(canonical) == index
+            && let Some(slot) = shard.find(canonical)
+        {
+            return Ok(slot);
+        }
+        let start = s.sections.len();
+        s.sections.extend_from_slice(&s.series.canonical);
+        s.respelled.push((i as u32, canonical, start..s.sections.len()));
+        Err(None)
+    }
+
+    /// Enters a new series with this canonical section.
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        fp: Fingerprint,
+        section: &[u8],
+        new: &mut NewSeries,
+    ) -> Result<Slot, RejectReason> {
+        let max = self.head.options.limits.series_max;
+        if max > 0 && self.head.series_count.load(Ordering::Relaxed) >= max {
+            return Err(RejectReason::SeriesLimit(max));
+        }
+        let index = self.head.shard_of(fp);
+        let slot = self.head.insert_series(shard, index, None, fp, section, &mut new.symbols);
+        put_series_entry(&mut new.list, slot, section);
+        new.count += 1;
+        Ok(slot)
+    }
+}
+
+impl Head {
+    /// Enters a series in its shard and in the index.
+    pub(crate) fn insert_series(
+        &self,
+        shard: &mut Shard,
+        index: usize,
+        slot: Option<Slot>,
+        fp: Fingerprint,
+        section: &[u8],
+        symbols: &mut Vec<(u32, u32)>,
+    ) -> Slot {
+        let mut head_index = self.index.write();
+        symbols.clear();
+        for (name, value) in decode_labels(section).map_while(Result::ok) {
+            symbols.push((head_index.symbols.intern(name), head_index.symbols.intern(value)));
+        }
+        let slot = match slot {
+            Some(slot) => {
+                shard.insert_at(slot, fp, symbols);
+                slot
+            }
+            None => shard.insert(fp, symbols),
+        };
+        let series = self.series_ref(index, slot);
+        for (name, value) in &*symbols {
+            head_index.insert(*name, *value, series);
+        }
+        self.series_count.fetch_add(1, Ordering::Relaxed);
+        slot
+    }
+
+    /// Removes one series from its shard and from the index.
+    pub(crate) fn remove_series(&self, shard: &mut Shard, index: usize, slot: Slot) {
+        let series = self.series_ref(index, slot);
+        let Some(symbols) = shard.live_series(slot).map(|s| shard.symbols(s).collect::<Vec<_>>()) else {
+            return;
+        };
+        self.index.write().remove_one(series, &symbols);
+        shard.remove(slot);
+        self.series_count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Keeps that `spelled` is another encoding of `canonical`.
+    fn remember_alias(&self, spelled: Fingerprint, canonical: Fingerprint) {
+        /// An alias costs 40 bytes. Beyond this the cache starts over: a sender that never spells a series twice the
+        /// same way gains nothing from it.
+        const ALIASES_MAX: usize = 1 << 18;
+        let mut aliases = self.aliases.write();
+        if aliases.len() >= ALIASES_MAX {
+            aliases.clear();
+        }
+        aliases.insert((spelled.low, spelled.high), canonical);
+        self.has_aliases.store(true, Ordering::Release);
+    }
+}

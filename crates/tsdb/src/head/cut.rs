@@ -1,0 +1,224 @@
+//! The head's part of a block cut.
+//!
+//! 1. [`Head::begin_cut`], with no write in flight: from now on older samples are taken out of order only, and what
+//!    has come out of order so far is closed and counted.
+//! 2. Series are streamed in label order ([`Head::cut_groups`], [`Head::cut_series`], [`Head::cut_chunks`]).
+//! 3. [`Head::finish_cut`], once the blocks are durable: exactly what they hold is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chronolith_chunk::Chunk;
+use chronolith_model::{Labels, TimeRange};
+
+use super::series::range_end;
+use super::{CutBound, CutCounts, Head, Slot};
+
+/// What a cut takes from a head.
+#[derive(Debug)]
+pub(crate) struct CutPlan {
+    /// Older samples go to blocks; `i64::MAX` when everything does that was there when the cut began.
+    pub(crate) time: i64,
+    /// For each shard, what the cut takes in order.
+    bounds: Vec<CutBound>,
+    /// For each shard, the out-of-order chunks that the cut takes.
+    counts: Vec<CutCounts>,
+    /// Oldest sample of the head.
+    pub(crate) min_t: i64,
+    /// The blocks to write: half-open ranges, ascending.
+    pub(crate) ranges: Vec<(i64, i64)>,
+}
+
+/// A series of a cut: its place, ordered by labels.
+pub(crate) struct CutSeries {
+    pub(crate) labels: Labels,
+    shard: usize,
+    slot: Slot,
+}
+
+impl Head {
+    /// When the head holds more than one and a half block ranges: the time up to which it can be cut.
+    pub(crate) fn cut_due(&self) -> Option<i64> {
+        let range = self.time_range()?;
+        let block = self.options.block_range_ms;
+        let long = range.maxt.saturating_sub(range.mint) > block + block / 2;
+        long.then(|| range_end(range.mint, block)).filter(|end| *end <= range.maxt)
+    }
+
+    /// Starts a cut of everything before `time`, or of everything with [`i64::MAX`]. The caller holds the gate alone.
+    ///
+    /// A cut of everything does not bar the times it takes: scrapes that are under way go on to be stored. It takes
+    /// what lies in certain segments, and newer chunks lie in others.
+    pub(crate) fn begin_cut(&self, time: i64) -> CutPlan {
+        let everything = time == i64::MAX;
+        if !everything {
+            self.min_valid.fetch_max(time, Ordering::Relaxed);
+        }
+        let (mut counts, mut bounds) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            counts.push(shard.close_out_of_order());
+            bounds.push(if everything {
+                CutBound::Segments(shard.complete_all())
+            } else {
+                CutBound::Before(time)
+            });
+        }
+        let min_t = self.min_t.load(Ordering::Relaxed);
+        CutPlan { time, bounds, counts, min_t, ranges: Vec::new() }
+    }
+
+    /// Finds the ranges of the blocks to write. Writes may go on.
+    pub(crate) fn plan_ranges(&self, plan: &mut CutPlan) {
+        let block = self.options.block_range_ms;
+        let mut ends = std::collections::BTreeSet::new();
+        for shard in &self.shards {
+            shard.lock().range_ends_before(plan.time, block, &mut ends);
+        }
+        let mut from = i64::MIN;
+        for end in ends {
+            // Around 1970 a range is twice as long.
+            plan.ranges.push((from.max(end.saturating_sub(block.saturating_mul(2))), end));
+            from = end;
+        }
+    }
+
+    /// The series that have samples in `range`, in groups that ascend by labels; a group's series share their first
+    /// label pair (the metric, as a rule), so only one metric's labels need to be in memory at a time.
+    pub(crate) fn cut_groups(&self, range: TimeRange) -> Vec<Vec<u32>> {
+        let mut by_pair = hashbrown::HashMap::<(u32, u32), Vec<u32>, rustc_hash::FxBuildHasher>::default();
+        for (index, shard) in self.shards.iter().enumerate() {
+            let shard = shard.lock();
+            for (slot, series) in shard.live_slots() {
+                if shard.overlaps(slot, series, range)
+                    && let Some(first) = shard.symbols(series).next()
+                {
+                    by_pair.entry(first).or_default().push(self.series_ref(index, slot));
+                }
+            }
+        }
+        let head_index = self.index.read();
+        let mut groups: Vec<_> = by_pair.into_iter().collect();
+        let text = |pair: &(u32, u32)| (head_index.symbols.text(pair.0), head_index.symbols.text(pair.1));
+        groups.sort_unstable_by(|(a, _), (b, _)| text(a).cmp(&text(b)));
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// The series of a group, ascending by labels.
+    pub(crate) fn cut_series(&self, group: &[u32]) -> Vec<CutSeries> {
+        let mut all = Vec::with_capacity(group.len());
+        for series in group {
+            let (index, slot) = self.place(*series);
+            let shard = self.shards[index].lock();
+            if let Some(live) = shard.live_series(slot) {
+                let labels = shard.labels(live, &self.index.read().symbols);
+                all.push(CutSeries { labels, shard: index, slot });
+            }
+        }
+        all.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        all
+    }
+
+    /// The chunks of one series inside a cut's range, in order and without overlap.
+    pub(crate) fn cut_chunks(&self, plan: &CutPlan, series: &CutSeries, range: TimeRange) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        let mut late = Vec::new();
+        {
+            let shard = self.shards[series.shard].lock();
+            let Some(live) = shard.live_series(series.slot) else { return chunks };
+            let limit = match plan.bounds[series.shard] {
+                CutBound::Before(_) => u32::MAX,
+                CutBound::Segments(limit) => limit,
+            };
+            shard.bounded_chunks(live, range, limit, &mut chunks);
+            if let (Some(count), Some(o)) =
+                (plan.counts[series.shard].get(&series.slot), shard.ooo.get(&series.slot))
+            {
+                let closed = o.closed.iter().take(*count);
+                late.extend(closed.filter(|c| c.time_range().overlaps(&range)).cloned());
+            }
+        }
+        if late.is_empty() && chunks.iter().all(|c| range.contains(c.mint) && range.contains(c.maxt)) {
+            return chunks;
+        }
+        super::ooo::merge(&chunks, &late, range)
+    }
+
+    /// Forgets what the blocks of a cut hold. The caller then waits for the gate and calls [`Head::release`].
+    pub(crate) fn finish_cut(&self, plan: &CutPlan) {
+        let mut dead = hashbrown::HashSet::<u32, rustc_hash::FxBuildHasher>::default();
+        for (index, shard) in self.shards.iter().enumerate() {
+            let gone = shard.lock().truncate(plan.bounds[index], &plan.counts[index], true);
+            dead.extend(gone.into_iter().map(|slot| self.series_ref(index, slot)));
+        }
+        self.forget_series(&dead);
+        self.refresh_times();
+    }
+
+    /// Removes series that have left their shards from the index, and symbols that nobody uses any more.
+    pub(crate) fn forget_series(&self, dead: &hashbrown::HashSet<u32, rustc_hash::FxBuildHasher>) {
+        if dead.is_empty() {
+            return;
+        }
+        self.series_count.fetch_sub(dead.len(), Ordering::Relaxed);
+        {
+            let mut index = self.index.write();
+            index.remove(&|series| dead.contains(&series));
+            index.symbols.begin_sweep();
+        }
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let mut index = self.index.write();
+            for (_, series) in shard.live_slots() {
+                for (name, value) in shard.symbols(series) {
+                    index.symbols.mark(name);
+                    index.symbols.mark(value);
+                }
+            }
+        }
+        self.index.write().symbols.end_sweep();
+        // Aliases of series that are gone are worth nothing; the others are soon learnt again.
+        let mut aliases = self.aliases.write();
+        aliases.clear();
+        aliases.shrink_to_fit();
+        self.has_aliases.store(false, Ordering::Release);
+    }
+
+    /// Lets the slots of removed series be used again. No write that began before their removal may be in flight.
+    pub(crate) fn release(&self) {
+        for shard in &self.shards {
+            shard.lock().release();
+        }
+    }
+
+    /// Oldest and newest time from what the shards hold. The newest does not fall while samples are held.
+    pub(crate) fn refresh_times(&self) {
+        let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
+        // All shards at once, so that no append between two of them is lost from the bounds.
+        let shards: Vec<_> = self.shards.iter().map(|s| s.lock()).collect();
+        for shard in &shards {
+            (min_t, max_t) = (min_t.min(shard.min_t), max_t.max(shard.max_t));
+        }
+        self.min_t.store(min_t, Ordering::Relaxed);
+        self.max_t.store(max_t, Ordering::Relaxed);
+    }
+
+    /// After a replay: removes what a committed cut left empty, and finds the free slots.
+    pub(crate) fn finish_replay(self: &Arc<Self>) {
+        let mut dead = hashbrown::HashSet::<u32, rustc_hash::FxBuildHasher>::default();
+        for (index, shard) in self.shards.iter().enumerate() {
+            let mut shard = shard.lock();
+            let gone = shard.truncate(CutBound::Before(i64::MIN), &CutCounts::default(), true);
+            dead.extend(gone.into_iter().map(|slot| self.series_ref(index, slot)));
+            shard.rebuild_free();
+        }
+        self.forget_series(&dead);
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            if shard.live == 0 {
+                shard.release();
+            }
+        }
+        self.refresh_times();
+    }
+}

@@ -1,0 +1,146 @@
+//! The head's inverted index: label pair to series references.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
+
+use super::symbols::Symbols;
+use crate::postings::PostingsSource;
+
+/// One label pair's series, ascending. Most pairs with many distinct values have one or two series.
+type List = SmallVec<[u32; 2]>;
+
+/// Keyed by symbol. Symbols are dense numbers of our own making, so a cheap hash will do.
+type BySymbol<T> = HashMap<u32, T, FxBuildHasher>;
+
+/// Symbols and postings of one head.
+pub(crate) struct HeadIndex {
+    pub(crate) symbols: Symbols,
+    names: BySymbol<BySymbol<List>>,
+    /// Entries in all lists of all pairs.
+    pairs: usize,
+}
+
+impl HeadIndex {
+    pub(crate) fn new(seed: u64) -> Self {
+        HeadIndex { symbols: Symbols::new(seed), names: HashMap::default(), pairs: 0 }
+    }
+
+    /// Enters a series under one of its pairs.
+    pub(crate) fn insert(&mut self, name: u32, value: u32, series: u32) {
+        let list = self.names.entry(name).or_default().entry(value).or_insert_with(|| {
+            self.pairs += 1;
+            List::new()
+        });
+        // New series come in nearly ascending order: shards number their own, and fill up evenly.
+        let mut at = list.len();
+        for _ in 0..8 {
+            if at == 0 || list[at - 1] < series {
+                break;
+            }
+            at -= 1;
+        }
+        if at > 0 && list[at - 1] >= series {
+            at = list.partition_point(|&x| x < series);
+        }
+        if list.get(at) != Some(&series) {
+            if list.len() == list.capacity() && list.len() >= 1024 {
+                // Long lists grow by an eighth: doubling would waste a third of the index on average.
+                list.reserve_exact(list.len() / 8);
+            }
+            list.insert(at, series);
+        }
+    }
+
+    /// Removes one series with these pairs.
+    pub(crate) fn remove_one(&mut self, series: u32, symbols: &[(u32, u32)]) {
+        for (name, value) in symbols {
+            let Some(values) = self.names.get_mut(name) else { continue };
+            let Some(list) = values.get_mut(value) else { continue };
+            if let Ok(at) = list.binary_search(&series) {
+                list.remove(at);
+            }
+            if list.is_empty() {
+                values.remove(value);
+                self.pairs -= 1;
+            }
+            if values.is_empty() {
+                self.names.remove(name);
+            }
+        }
+    }
+
+    /// Removes series that `dead` names.
+    pub(crate) fn remove(&mut self, dead: &dyn Fn(u32) -> bool) {
+        let mut pairs = 0;
+        self.names.retain(|_, values| {
+            values.retain(|_, list| {
+                list.retain(|s| !dead(*s));
+                if list.len() * 2 < list.capacity() {
+                    list.shrink_to_fit();
+                }
+                !list.is_empty()
+            });
+            if values.len() * 4 < values.capacity() {
+                values.shrink_to_fit();
+            }
+            pairs += values.len();
+            !values.is_empty()
+        });
+        self.pairs = pairs;
+    }
+
+    /// Distinct label pairs.
+    pub(crate) fn pair_count(&self) -> usize {
+        self.pairs
+    }
+
+    /// Calls `visit` for each label name with its values and their series, in no order.
+    pub(crate) fn for_each_name<'a>(
+        &'a self,
+        mut visit: impl FnMut(&'a str, &mut dyn Iterator<Item = (&'a str, &'a [u32])>),
+    ) {
+        for (name, values) in &self.names {
+            let mut values = values.iter().map(|(v, list)| (self.symbols.text(*v), list.as_slice()));
+            visit(self.symbols.text(*name), &mut values);
+        }
+    }
+
+    /// The values of one name with their series, in no order.
+    pub(crate) fn values_of<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, &'a [u32])> {
+        let values = self.symbols.find(name).and_then(|n| self.names.get(&n));
+        values.into_iter().flatten().map(|(v, list)| (self.symbols.text(*v), list.as_slice()))
+    }
+}
+
+impl PostingsSource for HeadIndex {
+    type Ref = u32;
+    type Error = Infallible;
+
+    fn all(&self) -> Result<Cow<'_, [u32]>, Infallible> {
+        // Every series has a metric name.
+        let lists: Vec<_> = self.values_of(chronolith_model::METRIC_NAME).map(|(_, list)| list).collect();
+        Ok(Cow::Owned(crate::postings::union(&lists)))
+    }
+
+    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, [u32]>, Infallible> {
+        let list = || {
+            let (n, v) = (self.symbols.find(name)?, self.symbols.find(value)?);
+            self.names.get(&n)?.get(&v)
+        };
+        Ok(Cow::Borrowed(list().map_or(&[], |l| l.as_slice())))
+    }
+
+    fn postings_matching(
+        &self,
+        name: &str,
+        prefix: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Vec<Cow<'_, [u32]>>, Infallible> {
+        let values = self.values_of(name).filter(|(v, _)| v.starts_with(prefix) && keep(v));
+        Ok(values.map(|(_, list)| Cow::Borrowed(list)).collect())
+    }
+}

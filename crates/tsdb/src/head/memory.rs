@@ -1,0 +1,377 @@
+//! Where a shard keeps chunk bytes: fragments for chunks that grow, segments for chunks that are complete.
+//!
+//! A growing chunk is a chain of equal fragments, so that nothing is ever moved or left over when it grows. A complete
+//! chunk is copied behind the last one into the shard's current segment. Segments fill up in the order of time, so a
+//! block cut frees whole segments:
+//!
+//! ```text
+//! chunk in a segment:  previous chunk of the series (segment u32, offset u32) ‖ mint i64 ‖ maxt − mint u32
+//!                      ‖ length u16 ‖ encoding u8 ‖ data
+//! ```
+//!
+//! The chain of a series ends at a segment that is gone.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use chronolith_chunk::{Chunk, Encoding};
+
+/// Bytes of a fragment: as many as a series' own tail holds.
+pub(crate) const FRAGMENT_WORDS: usize = 4;
+const FRAGMENT_BYTES: usize = FRAGMENT_WORDS * 8;
+/// Fragments on a page: 36 KiB.
+const PAGE_SHIFT: u32 = 10;
+/// No fragment.
+pub(crate) const NO_FRAGMENT: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Fragment {
+    /// The fragment before, or the next free one.
+    previous: u32,
+    bytes: [u8; FRAGMENT_BYTES],
+}
+
+/// The fragments of a shard's growing chunks.
+pub(crate) struct Fragments {
+    pages: Vec<Vec<Fragment>>,
+    free: u32,
+    used: usize,
+}
+
+impl Default for Fragments {
+    fn default() -> Self {
+        Fragments { pages: Vec::new(), free: NO_FRAGMENT, used: 0 }
+    }
+}
+
+impl Fragments {
+    fn get(&self, id: u32) -> &Fragment {
+        &self.pages[(id >> PAGE_SHIFT) as usize][(id & ((1 << PAGE_SHIFT) - 1)) as usize]
+    }
+
+    fn get_mut(&mut self, id: u32) -> &mut Fragment {
+        &mut self.pages[(id >> PAGE_SHIFT) as usize][(id & ((1 << PAGE_SHIFT) - 1)) as usize]
+    }
+
+    /// Keeps words behind `previous`.
+    #[inline]
+    pub(crate) fn push(&mut self, previous: u32, words: &[u64; FRAGMENT_WORDS]) -> u32 {
+        let mut bytes = [0; FRAGMENT_BYTES];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_be_bytes());
+        }
+        self.used += 1;
+        let fragment = Fragment { previous, bytes };
+        if self.free != NO_FRAGMENT {
+            let id = self.free;
+            let slot = self.get_mut(id);
+            let next_free = slot.previous;
+            *slot = fragment;
+            self.free = next_free;
+            return id;
+        }
+        if self.pages.last().is_none_or(|p| p.len() == 1 << PAGE_SHIFT) {
+            self.pages.push(Vec::new());
+        }
+        let page = self.pages.len() - 1;
+        let last = &mut self.pages[page];
+        last.push(fragment);
+        ((page as u32) << PAGE_SHIFT) | (last.len() as u32 - 1)
+    }
+
+    /// Copies the `count` fragments that end at `last` to the end of `out`, in order.
+    pub(crate) fn read(&self, last: u32, count: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + count * FRAGMENT_BYTES, 0);
+        let mut id = last;
+        for to in out[start..].rchunks_exact_mut(FRAGMENT_BYTES) {
+            let fragment = self.get(id);
+            to.copy_from_slice(&fragment.bytes);
+            id = fragment.previous;
+        }
+    }
+
+    /// Gives back the `count` fragments that end at `last`.
+    pub(crate) fn free(&mut self, last: u32, count: usize) {
+        let mut id = last;
+        for _ in 0..count {
+            let free = self.free;
+            let fragment = self.get_mut(id);
+            let previous = fragment.previous;
+            fragment.previous = free;
+            self.free = id;
+            id = previous;
+        }
+        self.used -= count;
+        if self.used == 0 {
+            *self = Fragments::default();
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.iter().map(|p| p.capacity() * size_of::<Fragment>()).sum()
+    }
+}
+
+/// The place of a complete chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkAt {
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+}
+
+impl ChunkAt {
+    /// No chunk.
+    pub(crate) const NONE: ChunkAt = ChunkAt { segment: u32::MAX, offset: 0 };
+}
+
+const HEADER_BYTES: usize = 8 + 8 + 4 + 2 + 1;
+/// Size at which a segment is closed: large against a chunk, small against a shard.
+pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
+
+pub(crate) struct Segment {
+    pub(crate) bytes: Bytes,
+    /// Newest sample in it.
+    pub(crate) maxt: i64,
+}
+
+/// The complete chunks of a shard.
+pub(crate) struct Segments {
+    /// Number of `closed[0]`.
+    first: u32,
+    /// Closed segments in the order of their numbers; `None` where one has been freed.
+    closed: VecDeque<Option<Segment>>,
+    open: Vec<u8>,
+    open_maxt: i64,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Segments { first: 0, closed: VecDeque::new(), open: Vec::new(), open_maxt: i64::MIN }
+    }
+}
+
+/// A chunk's header in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredChunk {
+    pub(crate) previous: ChunkAt,
+    pub(crate) mint: i64,
+    pub(crate) maxt: i64,
+    pub(crate) encoding: u8,
+    start: usize,
+    len: usize,
+}
+
+impl Segments {
+    /// Appends a chunk whose bytes `write` puts behind what is in its buffer.
+    pub(crate) fn push(
+        &mut self,
+        previous: ChunkAt,
+        (mint, maxt): (i64, i64),
+        encoding: Encoding,
+        bytes_max: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> ChunkAt {
+        let need = HEADER_BYTES + bytes_max;
+        if !self.open.is_empty() && self.open.len() + need > SEGMENT_BYTES {
+            self.close_open();
+        }
+        if self.open.capacity() - self.open.len() < need {
+            // Doubling, but not beyond what a segment may have.
+            let to = (self.open.capacity() * 2).clamp(1024, SEGMENT_BYTES).max(self.open.len() + need);
+            self.open.reserve_exact(to - self.open.len());
+        }
+        let at = ChunkAt { segment: self.first + self.closed.len() as u32, offset: self.open.len() as u32 };
+        let out = &mut self.open;
+        out.extend_from_slice(&previous.segment.to_le_bytes());
+        out.extend_from_slice(&previous.offset.to_le_bytes());
+        out.extend_from_slice(&mint.to_le_bytes());
+        let duration = u32::try_from(maxt - mint).expect("a chunk lies inside one block range");
+        out.extend_from_slice(&duration.to_le_bytes());
+        let len_at = out.len();
+        out.extend_from_slice(&[0, 0, encoding.as_u8()]);
+        let start = out.len();
+        write(out);
+        let len = u16::try_from(out.len() - start).expect("chunks are cut long before 64 KiB");
+        out[len_at..len_at + 2].copy_from_slice(&len.to_le_bytes());
+        self.open_maxt = self.open_maxt.max(maxt);
+        at
+    }
+
+    fn close_open(&mut self) {
+        let mut bytes = std::mem::take(&mut self.open);
+        if bytes.len() + 1024 < bytes.capacity() {
+            bytes.shrink_to_fit();
+        }
+        self.closed.push_back(Some(Segment { bytes: Bytes::from(bytes), maxt: self.open_maxt }));
+        self.open_maxt = i64::MIN;
+    }
+
+    fn segment(&self, id: u32) -> Option<&[u8]> {
+        let i = id.checked_sub(self.first)? as usize;
+        match self.closed.get(i) {
+            Some(segment) => segment.as_ref().map(|s| &s.bytes[..]),
+            None if i == self.closed.len() => Some(&self.open),
+            None => None,
+        }
+    }
+
+    /// The header of the chunk at `at`; `None` where the chain ends. A segment that came out of a damaged snapshot
+    /// ends it too.
+    pub(crate) fn stored(&self, at: ChunkAt) -> Option<StoredChunk> {
+        if at == ChunkAt::NONE {
+            return None;
+        }
+        let bytes = self.segment(at.segment)?;
+        let head: &[u8; HEADER_BYTES] = bytes.get(at.offset as usize..)?.first_chunk()?;
+        let u32_at = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
+        let mint = i64::from_le_bytes(head[8..16].try_into().ok()?);
+        let start = at.offset as usize + HEADER_BYTES;
+        let len = usize::from(u16::from_le_bytes([head[20], head[21]]));
+        (start + len <= bytes.len()).then_some(StoredChunk {
+            previous: ChunkAt { segment: u32_at(0), offset: u32_at(4) },
+            mint,
+            maxt: mint.saturating_add(i64::from(u32_at(16))),
+            encoding: head[22],
+            start,
+            len,
+        })
+    }
+
+    /// The chunk itself; without a copy where its segment is closed.
+    pub(crate) fn chunk(&self, at: ChunkAt, stored: &StoredChunk) -> Option<Chunk> {
+        let i = at.segment.checked_sub(self.first)? as usize;
+        let range = stored.start..stored.start + stored.len;
+        let data = match self.closed.get(i) {
+            Some(segment) => segment.as_ref()?.bytes.slice(range),
+            None => Bytes::copy_from_slice(&self.open[range]),
+        };
+        let encoding = Encoding::try_from(stored.encoding).ok()?;
+        Some(Chunk { mint: stored.mint, maxt: stored.maxt, encoding, data })
+    }
+
+    /// Frees the segments that hold nothing at or after `mint`.
+    pub(crate) fn truncate(&mut self, mint: i64) {
+        for slot in &mut self.closed {
+            if slot.as_ref().is_some_and(|s| s.maxt < mint) {
+                *slot = None;
+            }
+        }
+        while matches!(self.closed.front(), Some(None)) {
+            self.closed.pop_front();
+            self.first += 1;
+        }
+        if !self.open.is_empty() && self.open_maxt < mint {
+            // Its number is spent: chains that point into it must end.
+            self.open = Vec::new();
+            self.open_maxt = i64::MIN;
+            self.closed.push_back(None);
+            if self.closed.len() == 1 {
+                self.closed.clear();
+                self.first += 1;
+            }
+        }
+    }
+
+    /// Closes the open segment: what is there now lies below the answer, what comes next does not.
+    pub(crate) fn close(&mut self) -> u32 {
+        if !self.open.is_empty() {
+            self.close_open();
+        }
+        self.first + self.closed.len() as u32
+    }
+
+    /// Frees the closed segments below `limit`.
+    pub(crate) fn free_below(&mut self, limit: u32) {
+        let first = self.first;
+        for (i, slot) in self.closed.iter_mut().enumerate() {
+            if first + (i as u32) < limit {
+                *slot = None;
+            }
+        }
+        while matches!(self.closed.front(), Some(None)) {
+            self.closed.pop_front();
+            self.first += 1;
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.open.capacity() + self.closed.iter().flatten().map(|s| s.bytes.len()).sum::<usize>()
+    }
+
+    /// Everything, for a snapshot: number of the first segment, and the segments, the open one last.
+    pub(crate) fn export(&self) -> (u32, Vec<Option<Segment>>) {
+        let mut all: Vec<_> = self
+            .closed
+            .iter()
+            .map(|s| s.as_ref().map(|s| Segment { bytes: s.bytes.clone(), maxt: s.maxt }))
+            .collect();
+        if !self.open.is_empty() {
+            all.push(Some(Segment { bytes: Bytes::copy_from_slice(&self.open), maxt: self.open_maxt }));
+        }
+        (self.first, all)
+    }
+
+    /// From a snapshot.
+    pub(crate) fn import(first: u32, closed: Vec<Option<Segment>>) -> Self {
+        Segments { first, closed: closed.into(), open: Vec::new(), open_maxt: i64::MIN }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_come_back_in_order_and_are_reused() {
+        let mut f = Fragments::default();
+        let mut last = NO_FRAGMENT;
+        for i in 0..3000u64 {
+            last = f.push(last, &[i, i + 1, i + 2, i + 3]);
+        }
+        let mut out = vec![9];
+        f.read(last, 3000, &mut out);
+        assert_eq!(out.len(), 1 + 3000 * 32);
+        assert_eq!(out[1 + 32 * 17..][..8], 17u64.to_be_bytes());
+        let pages = f.pages.len();
+        f.free(last, 2000);
+        let mut again = NO_FRAGMENT;
+        for i in 0..2000u64 {
+            again = f.push(again, &[i; 4]);
+        }
+        assert_eq!(f.pages.len(), pages);
+        f.free(again, 2000);
+        f.free(999, 1000);
+        assert_eq!(f.bytes(), 0);
+    }
+
+    #[test]
+    fn chains_end_where_segments_are_gone() {
+        let mut s = Segments::default();
+        let mut at = ChunkAt::NONE;
+        for i in 0..2000i64 {
+            at = s.push(at, (i * 10, i * 10 + 9), Encoding::Xor, 300, |out| {
+                out.extend_from_slice(&[i as u8; 300])
+            });
+        }
+        let walk = |s: &Segments| {
+            let (mut at, mut mints) = (at, Vec::new());
+            while let Some(stored) = s.stored(at) {
+                assert_eq!(s.chunk(at, &stored).unwrap().data, vec![(stored.mint / 10) as u8; 300]);
+                mints.push(stored.mint);
+                at = stored.previous;
+            }
+            mints
+        };
+        assert_eq!(walk(&s).len(), 2000);
+        s.truncate(10_000);
+        let mints = walk(&s);
+        assert!(
+            mints.len() < 2000 && mints.len() >= 1000 && *mints.last().unwrap() <= 10_000,
+            "{}",
+            mints.len()
+        );
+        s.truncate(i64::MAX);
+        assert_eq!((walk(&s).len(), s.bytes()), (0, 0));
+    }
+}

@@ -1,0 +1,581 @@
+//! A part of a head with a lock of its own: series by fingerprint, and the memory of their chunks.
+
+use chronolith_chunk::Chunk;
+use chronolith_model::{Labels, TimeRange};
+use hashbrown::{HashMap, HashTable};
+use rustc_hash::FxBuildHasher;
+
+use super::memory::{ChunkAt, Fragments, Segments, StoredChunk};
+use super::ooo::{Insert, OutOfOrder, floats};
+use super::section::Fingerprint;
+use super::series::{HAS_OUT_OF_ORDER, Series, range_end};
+use super::symbols::Symbols;
+
+/// Series on a page: 32 KiB.
+const PAGE_SHIFT: u32 = 8;
+const PAGE: usize = 1 << PAGE_SHIFT;
+
+/// A series' number inside its shard.
+pub(crate) type Slot = u32;
+
+/// For each series with samples out of order, how many of its closed chunks a cut takes.
+pub(crate) type CutCounts = HashMap<Slot, usize, FxBuildHasher>;
+
+/// What a cut takes of the samples in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CutBound {
+    /// Everything before this time.
+    Before(i64),
+    /// The chunks in the segments below this number.
+    Segments(u32),
+}
+
+/// Bounds of time for one request.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Older samples lie in blocks already; the head takes none in order.
+    pub(crate) min_valid: i64,
+    /// Oldest sample taken out of order; `i64::MAX` when none is.
+    pub(crate) out_of_order_min: i64,
+    pub(crate) range: i64,
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    InOrder,
+    OutOfOrder,
+    /// It was there already.
+    Duplicate,
+    Refused(Refusal),
+}
+
+/// Why a sample was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    OutOfOrder,
+    TooOld,
+    OutOfBounds,
+    DuplicateTimestamp,
+}
+
+pub(crate) struct Shard {
+    table: HashTable<Slot>,
+    pages: Vec<Vec<Series>>,
+    /// Slots handed out so far.
+    slots: u32,
+    /// Slots to use again, the lowest last.
+    free: Vec<Slot>,
+    /// Slots of removed series that records on their way to the log may still name.
+    quarantine: Vec<Slot>,
+    pub(crate) live: usize,
+    pub(crate) fragments: Fragments,
+    pub(crate) segments: Segments,
+    /// Label symbols: count, then name and value alternately, as varints.
+    labels: Vec<u8>,
+    pub(crate) ooo: HashMap<Slot, Box<OutOfOrder>, FxBuildHasher>,
+    /// Chunks that end before this time are forgotten, even where they share a segment with younger ones.
+    pub(crate) floor: i64,
+    /// Oldest and newest sample.
+    pub(crate) min_t: i64,
+    pub(crate) max_t: i64,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Shard {
+            table: HashTable::new(),
+            pages: Vec::new(),
+            slots: 0,
+            free: Vec::new(),
+            quarantine: Vec::new(),
+            live: 0,
+            fragments: Fragments::default(),
+            segments: Segments::default(),
+            labels: Vec::new(),
+            ooo: HashMap::default(),
+            floor: i64::MIN,
+            min_t: i64::MAX,
+            max_t: i64::MIN,
+        }
+    }
+}
+
+impl Shard {
+    #[inline]
+    pub(crate) fn series(&self, slot: Slot) -> &Series {
+        &self.pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE]
+    }
+
+    #[inline]
+    fn series_mut(&mut self, slot: Slot) -> &mut Series {
+        &mut self.pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE]
+    }
+
+    /// The series at `slot`, if there is one.
+    pub(crate) fn live_series(&self, slot: Slot) -> Option<&Series> {
+        let page = self.pages.get((slot >> PAGE_SHIFT) as usize)?;
+        page.get(slot as usize % PAGE).filter(|s| s.is_live())
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, fp: Fingerprint) -> Option<Slot> {
+        self.table.find(fp.low, |&slot| self.series(slot).fp == fp).copied()
+    }
+
+    /// Slots handed out so far, dead ones included.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// All live series.
+    pub(crate) fn live_slots(&self) -> impl Iterator<Item = (Slot, &Series)> {
+        let all = self.pages.iter().enumerate().flat_map(|(p, page)| {
+            page.iter().enumerate().map(move |(i, s)| (((p << PAGE_SHIFT) + i) as Slot, s))
+        });
+        all.filter(|(_, s)| s.is_live())
+    }
+
+    /// Enters a new series under the next free slot.
+    pub(crate) fn insert(&mut self, fp: Fingerprint, symbols: &[(u32, u32)]) -> Slot {
+        let slot = self.free.pop().unwrap_or(self.slots);
+        self.insert_at(slot, fp, symbols);
+        slot
+    }
+
+    /// Enters a series under a slot that the log or a snapshot names. Slots skipped are dead until
+    /// [`Shard::rebuild_free`].
+    pub(crate) fn insert_at(&mut self, slot: Slot, fp: Fingerprint, symbols: &[(u32, u32)]) {
+        let labels = u32::try_from(self.labels.len()).expect("4 GiB of label references in a shard");
+        put_varint(&mut self.labels, symbols.len() as u32);
+        for (name, value) in symbols {
+            put_varint(&mut self.labels, *name);
+            put_varint(&mut self.labels, *value);
+        }
+        let page = (slot >> PAGE_SHIFT) as usize;
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, Vec::new);
+        }
+        let at = slot as usize % PAGE;
+        let in_page = &mut self.pages[page];
+        if at >= in_page.len() {
+            in_page.resize_with(at + 1, Series::dead);
+        }
+        debug_assert!(!in_page[at].is_live(), "a slot has one series");
+        in_page[at] = Series::new(fp, labels);
+        self.slots = self.slots.max(slot + 1);
+        let pages = &self.pages;
+        self.table
+            .insert_unique(fp.low, slot, |&s| pages[(s >> PAGE_SHIFT) as usize][s as usize % PAGE].fp.low);
+        self.live += 1;
+    }
+
+    /// Room for as many more series, so that loading does not rehash.
+    pub(crate) fn reserve(&mut self, series: usize) {
+        let pages = &self.pages;
+        self.table.reserve(series, |&s| pages[(s >> PAGE_SHIFT) as usize][s as usize % PAGE].fp.low);
+    }
+
+    /// Finds the free slots after a replay.
+    pub(crate) fn rebuild_free(&mut self) {
+        self.quarantine.clear();
+        self.free = (0..self.slots).rev().filter(|s| self.live_series(*s).is_none()).collect();
+    }
+
+    /// Label symbols of a series.
+    pub(crate) fn symbols(&self, series: &Series) -> impl Iterator<Item = (u32, u32)> + Clone + '_ {
+        let mut rest = &self.labels[series.labels as usize..];
+        let count = take_varint(&mut rest);
+        (0..count).map(move |_| (take_varint(&mut rest), take_varint(&mut rest)))
+    }
+
+    /// Labels of a series.
+    pub(crate) fn labels(&self, series: &Series, symbols: &Symbols) -> Labels {
+        Labels::from_sorted(self.symbols(series).map(|(n, v)| (symbols.text(n), symbols.text(v))))
+    }
+
+    /// Takes a float sample of the series at `slot`.
+    #[inline]
+    pub(crate) fn append(&mut self, slot: Slot, t: i64, v: f64, bounds: &Bounds) -> Taken {
+        let Shard { pages, fragments, segments, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        match series.last() {
+            Some((last, _)) if t > last && t >= bounds.min_valid => {}
+            None if t >= bounds.min_valid => {}
+            last => return self.append_late(slot, t, v, last, bounds),
+        }
+        if series.append(t, v, bounds.range, fragments, segments) {
+            self.min_t = self.min_t.min(t);
+        }
+        self.max_t = self.max_t.max(t);
+        Taken::InOrder
+    }
+
+    #[cold]
+    fn append_late(
+        &mut self,
+        slot: Slot,
+        t: i64,
+        v: f64,
+        last: Option<(i64, f64)>,
+        bounds: &Bounds,
+    ) -> Taken {
+        if let Some((last_t, last_v)) = last
+            && last_t == t
+        {
+            let same = last_v.to_bits() == v.to_bits();
+            return if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) };
+        }
+        if t >= bounds.out_of_order_min {
+            return self.insert_out_of_order(slot, t, v);
+        }
+        Taken::Refused(match (t < bounds.min_valid, bounds.out_of_order_min == i64::MAX) {
+            (_, false) => Refusal::TooOld,
+            (true, true) => Refusal::OutOfBounds,
+            (false, true) => Refusal::OutOfOrder,
+        })
+    }
+
+    pub(crate) fn insert_out_of_order(&mut self, slot: Slot, t: i64, v: f64) -> Taken {
+        match self.ooo.entry(slot).or_default().insert(t, v) {
+            Insert::Taken => {
+                self.series_mut(slot).flags |= HAS_OUT_OF_ORDER;
+                self.min_t = self.min_t.min(t);
+                self.max_t = self.max_t.max(t);
+                Taken::OutOfOrder
+            }
+            Insert::Duplicate => Taken::Duplicate,
+            Insert::Conflict => Taken::Refused(Refusal::DuplicateTimestamp),
+        }
+    }
+
+    /// Takes a sample that the log holds: it was accepted once, so it is never refused. What is there already (the
+    /// snapshot was taken after it) is left out; what the log holds in another order than the shard saw it becomes
+    /// a sample out of order.
+    #[inline]
+    pub(crate) fn replay(&mut self, slot: Slot, t: i64, v: f64, out_of_order: bool, range: i64) -> Taken {
+        let Shard { pages, fragments, segments, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        let newest = series.last().is_none_or(|(last, _)| t > last);
+        if newest && !out_of_order {
+            if series.append(t, v, range, fragments, segments) {
+                self.min_t = self.min_t.min(t);
+            }
+            self.max_t = self.max_t.max(t);
+            return Taken::InOrder;
+        }
+        self.replay_late(slot, t, v)
+    }
+
+    #[cold]
+    fn replay_late(&mut self, slot: Slot, t: i64, v: f64) -> Taken {
+        if self.contains(slot, t, v) {
+            return Taken::Duplicate;
+        }
+        self.insert_out_of_order(slot, t, v)
+    }
+
+    fn contains(&self, slot: Slot, t: i64, v: f64) -> bool {
+        let series = self.series(slot);
+        if series.last().is_some_and(|(lt, lv)| lt == t && lv.to_bits() == v.to_bits()) {
+            return true;
+        }
+        if self.ooo.get(&slot).is_some_and(|o| o.contains(t, v)) {
+            return true;
+        }
+        let mut chunks = Vec::new();
+        self.in_order_chunks(series, TimeRange::new(t, t), &mut chunks);
+        chunks.iter().any(|c| floats(c).any(|s| s.0 == t && s.1.to_bits() == v.to_bits()))
+    }
+
+    /// Appends the chunks of a series that overlap `range`, sorted by their first sample. They overlap where samples
+    /// came out of order.
+    pub(crate) fn chunks(&self, slot: Slot, series: &Series, range: TimeRange, out: &mut Vec<Chunk>) {
+        let start = out.len();
+        self.in_order_chunks(series, range, out);
+        if series.flags & HAS_OUT_OF_ORDER != 0
+            && let Some(ooo) = self.ooo.get(&slot)
+        {
+            out.extend(ooo.chunks().filter(|c| c.time_range().overlaps(&range)));
+            out[start..].sort_by_key(|c| c.mint);
+        }
+    }
+
+    pub(crate) fn in_order_chunks(&self, series: &Series, range: TimeRange, out: &mut Vec<Chunk>) {
+        self.bounded_chunks(series, range, u32::MAX, out);
+    }
+
+    /// As [`Shard::in_order_chunks`], of the segments below `limit`; the growing chunk counts as the highest segment.
+    pub(crate) fn bounded_chunks(&self, series: &Series, range: TimeRange, limit: u32, out: &mut Vec<Chunk>) {
+        let start = out.len();
+        if limit == u32::MAX
+            && let Some((maxt, _)) = series.last()
+            && TimeRange::new(series.mint, maxt).overlaps(&range)
+        {
+            out.extend(series.growing(&self.fragments));
+        }
+        for (at, stored) in self.complete_chunks(series).take_while(|(_, c)| c.maxt >= range.mint) {
+            if stored.mint <= range.maxt && at.segment < limit {
+                out.extend(self.segments.chunk(at, &stored));
+            }
+        }
+        out[start..].reverse();
+    }
+
+    /// Complete chunks of a series, the newest first.
+    fn complete_chunks(&self, series: &Series) -> impl Iterator<Item = (ChunkAt, StoredChunk)> {
+        let mut next = series.last_chunk;
+        std::iter::from_fn(move || {
+            let at = next;
+            let stored = self.segments.stored(at).filter(|c| c.maxt >= self.floor)?;
+            next = stored.previous;
+            Some((at, stored))
+        })
+    }
+
+    /// True when the series has a sample in order inside `range`.
+    pub(crate) fn overlaps(&self, slot: Slot, series: &Series, range: TimeRange) -> bool {
+        if series.last().is_some_and(|(maxt, _)| TimeRange::new(series.mint, maxt).overlaps(&range)) {
+            return true;
+        }
+        let mut complete = self.complete_chunks(series).take_while(|(_, c)| c.maxt >= range.mint);
+        if complete.any(|(_, c)| c.mint <= range.maxt) {
+            return true;
+        }
+        series.flags & HAS_OUT_OF_ORDER != 0
+            && self.ooo.get(&slot).is_some_and(|o| o.chunks().any(|c| c.time_range().overlaps(&range)))
+    }
+
+    /// Complete and growing chunks of a series.
+    pub(crate) fn chunk_count(&self, slot: Slot, series: &Series) -> usize {
+        let count = usize::from(series.last().is_some()) + self.complete_chunks(series).count();
+        count + self.ooo.get(&slot).map_or(0, |o| o.closed.len() + usize::from(!o.open.is_empty()))
+    }
+
+    /// Completes all chunks: what is there now lies in the segments below the answer, what comes next does not.
+    pub(crate) fn complete_all(&mut self) -> u32 {
+        let Shard { pages, fragments, segments, .. } = self;
+        for series in pages.iter_mut().flatten().filter(|s| s.last().is_some()) {
+            series.complete(fragments, segments);
+        }
+        segments.close()
+    }
+
+    /// Adds the ends of the block ranges before `time` in which the shard has samples.
+    pub(crate) fn range_ends_before(
+        &self,
+        time: i64,
+        range: i64,
+        ends: &mut std::collections::BTreeSet<i64>,
+    ) {
+        let mut add = |mint: i64, maxt: i64| {
+            let mut t = mint;
+            while t <= maxt && t < time {
+                let end = range_end(t, range);
+                ends.insert(end);
+                t = end.max(t.saturating_add(1));
+            }
+        };
+        for (_, series) in self.live_slots() {
+            if let Some((last, _)) = series.last() {
+                add(series.mint, last);
+            }
+            for (_, stored) in self.complete_chunks(series) {
+                add(stored.mint, stored.maxt);
+            }
+        }
+        for o in self.ooo.values() {
+            for (t, _) in o.closed.iter().flat_map(floats) {
+                add(t, t);
+            }
+        }
+    }
+
+    /// Encodes what is open out of order and tells, for each series that has any, how many chunks there are.
+    pub(crate) fn close_out_of_order(&mut self) -> CutCounts {
+        let close = |(slot, o): (&Slot, &mut Box<OutOfOrder>)| {
+            o.close();
+            (*slot, o.closed.len())
+        };
+        self.ooo.iter_mut().map(close).collect()
+    }
+
+    /// Forgets the samples that `bound` takes, of those out of order the ones in the chunks that `cut` counts. Series
+    /// without a sample go, if `remove_empty`; the answer names them. Their slots stay unused until [`Shard::release`].
+    pub(crate) fn truncate(&mut self, bound: CutBound, cut: &CutCounts, remove_empty: bool) -> Vec<Slot> {
+        // Of chunks that stay in a segment with younger ones, those before `mint` are forgotten too.
+        let (mint, late_mint) = match bound {
+            CutBound::Before(t) => (t, t),
+            CutBound::Segments(_) => (i64::MIN, i64::MAX),
+        };
+        match bound {
+            CutBound::Before(t) => self.segments.truncate(t),
+            CutBound::Segments(limit) => self.segments.free_below(limit),
+        }
+        self.floor = self.floor.max(mint);
+        let floor = self.floor;
+        for (slot, count) in cut {
+            if let Some(o) = self.ooo.get_mut(slot) {
+                o.truncate(late_mint, *count);
+            }
+        }
+        let Shard { pages, fragments, segments, ooo, table, .. } = self;
+        let mut dead = Vec::new();
+        let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
+        for (p, page) in pages.iter_mut().enumerate() {
+            for (i, series) in page.iter_mut().enumerate().filter(|(_, s)| s.is_live()) {
+                let slot = ((p << PAGE_SHIFT) + i) as Slot;
+                if series.last().is_some_and(|(last, _)| last < mint) {
+                    series.drop_growing(fragments);
+                }
+                let mut at = series.last_chunk;
+                if segments.stored(at).is_none_or(|c| c.maxt < floor) {
+                    series.last_chunk = ChunkAt::NONE;
+                }
+                if series.flags & HAS_OUT_OF_ORDER != 0 {
+                    match ooo.get(&slot) {
+                        Some(o) if !o.is_empty() => {
+                            for c in o.chunks() {
+                                (min_t, max_t) = (min_t.min(c.mint), max_t.max(c.maxt));
+                            }
+                        }
+                        _ => {
+                            ooo.remove(&slot);
+                            series.flags &= !HAS_OUT_OF_ORDER;
+                        }
+                    }
+                }
+                if let Some((last, _)) = series.last() {
+                    (min_t, max_t) = (min_t.min(series.mint), max_t.max(last));
+                }
+                at = series.last_chunk;
+                while let Some(stored) = segments.stored(at) {
+                    if stored.maxt < floor {
+                        break;
+                    }
+                    (min_t, max_t) = (min_t.min(stored.mint), max_t.max(stored.maxt));
+                    at = stored.previous;
+                }
+                if remove_empty && series.holds_nothing() {
+                    if let Ok(entry) = table.find_entry(series.fp.low, |&s| s == slot) {
+                        entry.remove();
+                    }
+                    *series = Series::dead();
+                    dead.push(slot);
+                }
+            }
+        }
+        (self.min_t, self.max_t) = (min_t, max_t);
+        self.live -= dead.len();
+        self.quarantine.extend_from_slice(&dead);
+        if dead.len() > self.live / 4 {
+            self.pack_labels();
+            if self.table.len() * 4 < self.table.capacity() {
+                let pages = &self.pages;
+                self.table.shrink_to_fit(|&s| pages[(s >> PAGE_SHIFT) as usize][s as usize % PAGE].fp.low);
+            }
+        }
+        dead
+    }
+
+    /// True when the series at `slot` has no sample.
+    pub(crate) fn is_empty_series(&self, slot: Slot) -> bool {
+        self.live_series(slot).is_none_or(Series::holds_nothing)
+    }
+
+    /// Removes one series with all it holds. Its complete chunks stay in their segments until those go.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let Shard { pages, fragments, table, ooo, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        series.drop_growing(fragments);
+        if let Ok(entry) = table.find_entry(series.fp.low, |&s| s == slot) {
+            entry.remove();
+        }
+        ooo.remove(&slot);
+        *series = Series::dead();
+        self.live -= 1;
+    }
+
+    /// Loads the lines of some series, independently of each other.
+    #[inline]
+    pub(crate) fn touch(&self, slots: &[Slot]) {
+        let mut seen = 0u8;
+        for slot in slots {
+            if let Some(series) =
+                self.pages.get((slot >> PAGE_SHIFT) as usize).and_then(|p| p.get(*slot as usize % PAGE))
+            {
+                seen |= series.flags ^ series.fp.low as u8;
+            }
+        }
+        std::hint::black_box(seen);
+    }
+
+    /// Writes the labels anew without those of dead series.
+    fn pack_labels(&mut self) {
+        let mut packed = Vec::new();
+        for series in self.pages.iter_mut().flatten().filter(|s| s.is_live()) {
+            let bytes = &self.labels[series.labels as usize..];
+            let mut rest = bytes;
+            let count = take_varint(&mut rest);
+            for _ in 0..2 * count {
+                take_varint(&mut rest);
+            }
+            let len = bytes.len() - rest.len();
+            series.labels = packed.len() as u32;
+            packed.extend_from_slice(&bytes[..len]);
+        }
+        packed.shrink_to_fit();
+        self.labels = packed;
+    }
+
+    /// Lets the slots of removed series be used again, and gives back the pages that hold none but dead ones. No
+    /// record that names such a slot may be on its way to the log any more.
+    pub(crate) fn release(&mut self) {
+        if self.live == 0 {
+            // An idle tenant costs nothing. The number of the next segment does not matter without chains.
+            let (floor, min_t, max_t) = (self.floor, self.min_t, self.max_t);
+            *self = Shard { floor, min_t, max_t, ..Shard::default() };
+            return;
+        }
+        self.free.append(&mut self.quarantine);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        for page in &mut self.pages {
+            if page.iter().all(|s| !s.is_live()) {
+                *page = Vec::new();
+            }
+        }
+    }
+
+    /// Bytes that the shard holds, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        let pages: usize = self.pages.iter().map(|p| p.capacity() * size_of::<Series>()).sum();
+        pages
+            + self.table.capacity() * 6
+            + self.fragments.bytes()
+            + self.segments.bytes()
+            + self.labels.capacity()
+    }
+}
+
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut v: u32) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+/// Reads a varint of our own making.
+fn take_varint(rest: &mut &[u8]) -> u32 {
+    let mut v = 0;
+    let mut shift = 0;
+    while let [byte, tail @ ..] = *rest {
+        *rest = tail;
+        v |= u32::from(byte & 0x7F) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    v
+}
