@@ -1,15 +1,16 @@
 //! PromQL: parser, plan, optimiser, operators, script runner.
 
-#[allow(dead_code)] // The operators that raise them land next.
 pub mod annotations;
 pub mod engine;
-#[allow(dead_code)]
+mod exec;
 mod functions;
 pub mod parser;
+mod plan;
 pub mod queryable;
+pub mod script;
 pub mod value;
 
-pub use engine::{EngineError, EngineErrorKind, EngineOptions};
+pub use engine::{Engine, EngineError, EngineErrorKind, EngineOptions};
 pub use queryable::{
     QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints, SelectRequest, Series,
     SeriesData, SeriesSet,

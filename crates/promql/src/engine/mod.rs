@@ -1,7 +1,161 @@
-//! The engine: query text in, [`QueryResult`](crate::value::QueryResult) out.
+//! The engine: query text in, [`QueryResult`] out.
+//!
+//! Synchronous; call it on a thread that may block. A query whose text is long may nest deeply and is evaluated on a
+//! thread of its own with a stack that is large enough for any expression of that length.
 
 mod error;
 mod options;
 
+use std::time::Instant;
+
 pub use error::{EngineError, EngineErrorKind};
 pub use options::EngineOptions;
+
+use crate::annotations::Annotations;
+use crate::exec::{Budget, Exec};
+use crate::parser::{Ast, NodeKind, ValueType, parse};
+use crate::plan::{Plan, PlanTimes};
+use crate::queryable::{QueryContext, Queryable};
+use crate::value::{QueryResult, QueryStats};
+
+/// Texts up to here cannot nest deeper than the stack of an ordinary thread allows.
+const PLAIN_QUERY_BYTES: usize = 512;
+/// Stack per byte of query text: a level of nesting takes at least one byte, and a few nested calls of operators.
+const STACK_PER_BYTE: usize = if cfg!(debug_assertions) { 24 * 1024 } else { 6 * 1024 };
+/// Bounds of such a stack. It is address space; pages are used only as deep as the query nests.
+const STACK_BYTES_MIN: usize = 32 << 20;
+const STACK_BYTES_MAX: usize = 4 << 30;
+
+/// Evaluates queries. Cheap to share: holds nothing but its settings.
+#[derive(Clone, Debug, Default)]
+pub struct Engine {
+    options: EngineOptions,
+}
+
+impl Engine {
+    /// An engine with these settings.
+    pub fn new(options: EngineOptions) -> Self {
+        Engine { options }
+    }
+
+    /// The engine's settings.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Evaluates a query at one time.
+    pub fn instant(
+        &self,
+        queryable: &dyn Queryable,
+        query: &str,
+        t: i64,
+        cx: &QueryContext,
+    ) -> Result<QueryResult, EngineError> {
+        self.on_a_large_stack(query, || self.evaluate(queryable, query, t, t, 0, cx))
+    }
+
+    /// Evaluates a query at `start`, `start + step_ms`, … up to `end`.
+    pub fn range(
+        &self,
+        queryable: &dyn Queryable,
+        query: &str,
+        start: i64,
+        end: i64,
+        step_ms: i64,
+        cx: &QueryContext,
+    ) -> Result<QueryResult, EngineError> {
+        self.on_a_large_stack(query, || self.evaluate(queryable, query, start, end, step_ms.max(1), cx))
+    }
+
+    fn on_a_large_stack<T: Send>(&self, query: &str, run: impl FnOnce() -> T + Send) -> T {
+        if query.len() <= PLAIN_QUERY_BYTES {
+            return run();
+        }
+        let bytes = (query.len() * STACK_PER_BYTE).clamp(STACK_BYTES_MIN, STACK_BYTES_MAX);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("promql".to_owned()).stack_size(bytes);
+            match thread.spawn_scoped(scope, run) {
+                Ok(handle) => match handle.join() {
+                    Ok(result) => result,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                },
+                Err(err) => panic!("a thread for a long query could not be started: {err}"),
+            }
+        })
+    }
+
+    fn evaluate(
+        &self,
+        queryable: &dyn Queryable,
+        query: &str,
+        start: i64,
+        end: i64,
+        step_ms: i64,
+        cx: &QueryContext,
+    ) -> Result<QueryResult, EngineError> {
+        let instant = step_ms == 0;
+        let ast = parse(query, &self.options.parse)?;
+        let root_type = ast.value_type(ast.root());
+        if !instant && !matches!(root_type, ValueType::Vector | ValueType::Scalar) {
+            return Err(EngineError::Invalid(format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                root_type.documented()
+            )));
+        }
+        check_depth(&ast)?;
+        let times = PlanTimes {
+            start,
+            end,
+            step_ms,
+            lookback_ms: cx.lookback_ms.filter(|l| *l > 0).unwrap_or(self.options.lookback_ms),
+            subquery_step_ms: self.options.subquery_step_ms,
+        };
+        let plan = Plan::new(ast, times)?;
+        let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
+        let mut exec = Exec {
+            plan: &plan,
+            queryable,
+            cx: &cx,
+            options: &self.options,
+            annotations: Annotations::new(),
+            budget: Budget::new(self.options.samples_max),
+            stats: QueryStats::default(),
+            shared: vec![None; plan.sources.len()],
+        };
+        let value = crate::exec::run(&mut exec, instant)?;
+        let (warnings, infos) = exec.annotations.render(query);
+        let stats = QueryStats { samples_peak: exec.budget.peak() as u64, ..exec.stats };
+        Ok(QueryResult { value, warnings, infos, stats })
+    }
+}
+
+/// Deepest nesting that is evaluated: what the largest stack holds.
+const DEPTH_MAX: usize = STACK_BYTES_MAX / STACK_PER_LEVEL;
+/// Stack that a level of nesting may take: a vector operator with its sink.
+const STACK_PER_LEVEL: usize = if cfg!(debug_assertions) { 24 * 1024 } else { 6 * 1024 };
+
+/// Refuses what would overflow the largest stack.
+fn check_depth(ast: &Ast) -> Result<(), EngineError> {
+    let mut depths = vec![0_usize; ast.len()];
+    for id in ast.ids() {
+        let deepest = |ids: &mut dyn Iterator<Item = crate::parser::ExprId>| {
+            ids.map(|i| depths[i.index()]).max().unwrap_or(0)
+        };
+        let below = match ast.kind(id) {
+            NodeKind::Aggregate(a) => deepest(&mut [a.expr].into_iter().chain(a.param)),
+            NodeKind::Binary(b) => deepest(&mut [b.lhs, b.rhs].into_iter()),
+            NodeKind::Call(c) => deepest(&mut c.args.iter().copied()),
+            NodeKind::MatrixSelector(m) => depths[m.selector.index()],
+            NodeKind::Subquery(s) => depths[s.expr.index()],
+            NodeKind::Paren(e) | NodeKind::Unary { expr: e, .. } => depths[e.index()],
+            NodeKind::Number { .. } | NodeKind::String(_) | NodeKind::VectorSelector(_) => 0,
+        };
+        depths[id.index()] = below + 1;
+    }
+    match depths[ast.root().index()] {
+        depth if depth <= DEPTH_MAX => Ok(()),
+        depth => {
+            Err(EngineError::Invalid(format!("expression nests {depth} levels deep, more than {DEPTH_MAX}")))
+        }
+    }
+}

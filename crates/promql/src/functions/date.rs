@@ -58,7 +58,7 @@ impl Civil {
 
 /// Go's conversion of a float to an integer on amd64: what does not fit becomes the smallest integer.
 pub(crate) fn go_float_to_i64(v: f64) -> i64 {
-    if v >= -9_223_372_036_854_775_808.0 && v < 9_223_372_036_854_775_808.0 { v as i64 } else { i64::MIN }
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&v) { v as i64 } else { i64::MIN }
 }
 
 #[cfg(test)]

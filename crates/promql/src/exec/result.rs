@@ -1,0 +1,158 @@
+//! The root of a query: from batches to a [`Value`].
+
+use chronolith_chunk::SampleColumns;
+
+use crate::exec::labels::without_metadata;
+use crate::exec::merge::merge_equal;
+use crate::exec::range::subquery_grid;
+use crate::exec::samples::{Samples, Windows};
+use crate::exec::smooth::extend_range;
+use crate::exec::{Batch, Exec, Grid, Result};
+use crate::parser::{ExprId, MatrixSelector, NodeKind, ValueType};
+use crate::value::{MatrixSeries, PointValue, Value, VectorSample};
+
+/// Evaluates the plan's root.
+pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Value> {
+    let times = exec.plan.times;
+    let grid = if instant {
+        Grid { start: times.start, step: 1, count: 1 }
+    } else {
+        Grid::new(times.start, times.end, times.step_ms)
+    };
+    let root = exec.plan.ast.root();
+    match exec.plan.value_type(root) {
+        ValueType::Vector => {
+            let batch = exec.final_batch(root, &grid)?;
+            if instant {
+                return Ok(Value::Vector(vector(&batch, grid.start)));
+            }
+            Ok(Value::Matrix(matrix(&batch, &grid)))
+        }
+        ValueType::Scalar => {
+            let values = exec.scalar(root, &grid)?;
+            if instant {
+                return Ok(Value::Scalar { t: grid.start, v: values[0] });
+            }
+            exec.budget.take(values.len())?;
+            let timestamps = (0..grid.count).map(|i| grid.t(i)).collect();
+            Ok(Value::Matrix(vec![MatrixSeries { timestamps, values, ..MatrixSeries::default() }]))
+        }
+        ValueType::String => Ok(Value::String { t: grid.start, s: exec.string(root) }),
+        ValueType::Matrix | ValueType::None => {
+            let (id, kind) = exec.plan.unwrapped(root);
+            match kind {
+                NodeKind::MatrixSelector(m) => exec.range_selector(id, m, &grid),
+                NodeKind::Subquery(s) => {
+                    let inner = subquery_grid(s, &grid, times.subquery_step_ms);
+                    let batch = exec.final_batch(s.expr, &inner)?;
+                    Ok(Value::Matrix(matrix(&batch, &inner)))
+                }
+                _ => unreachable!("a range is a range selector or a subquery"),
+            }
+        }
+    }
+}
+
+impl<'a> Exec<'a> {
+    /// A vector with the names taken off where that was delayed.
+    fn final_batch(&mut self, id: ExprId, grid: &Grid) -> Result<Batch> {
+        let mut batch = self.collect(id, grid)?;
+        if self.options.delayed_name_removal {
+            let mut dropped = false;
+            for r in 0..batch.len() {
+                if batch.drop_name(r) {
+                    dropped = true;
+                    let labels = without_metadata(batch.labels(r));
+                    batch.set_labels(r, labels);
+                }
+            }
+            if dropped {
+                batch = merge_equal(batch)?;
+                batch.charge(&self.budget)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// A range selector that stands alone: the samples as they are.
+    fn range_selector(&mut self, id: ExprId, m: &MatrixSelector, grid: &Grid) -> Result<Value> {
+        let Some(selector) = self.plan.ast.vector_selector(id) else {
+            unreachable!("a range selector holds a vector selector")
+        };
+        let lookback = self.plan.times.lookback_ms;
+        let windows = Windows {
+            range_ms: m.range_ms,
+            offset_ms: selector.offset_ms,
+            at: selector.timestamp_ms,
+            before_ms: if selector.anchored || selector.smoothed { lookback } else { 0 },
+            after_ms: if selector.smoothed { lookback } else { 0 },
+        };
+        let extended = selector.anchored || selector.smoothed;
+        let mut out: Vec<MatrixSeries> = Vec::new();
+        let mut samples = Samples::default();
+        self.each_series(m.selector, &mut |exec, labels, columns: &mut SampleColumns| {
+            samples.take(columns);
+            let mut series = MatrixSeries { labels: labels.clone(), ..MatrixSeries::default() };
+            let mut failure = None;
+            exec.stats.samples_total += windows.slide(&samples, grid, |_, w| {
+                if extended {
+                    match extend_range(w, selector.smoothed) {
+                        Ok(points) => (series.timestamps, series.values) = points.into_iter().unzip(),
+                        Err(err) => failure = Some(err),
+                    }
+                    return;
+                }
+                series.timestamps.extend_from_slice(w.ft);
+                series.values.extend_from_slice(w.fv);
+                series.histograms.extend(w.ht.iter().copied().zip(w.hv.iter().cloned()));
+            });
+            if let Some(err) = failure {
+                return Err(err);
+            }
+            let points = series.point_count();
+            if points > 0 {
+                exec.budget.take(points)?;
+                out.push(series);
+            }
+            Ok(())
+        })?;
+        out.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(Value::Matrix(out))
+    }
+}
+
+fn vector(batch: &Batch, t: i64) -> Vec<VectorSample> {
+    let sample = |row: crate::exec::batch::Row<'_>| {
+        let value = match row.histogram(0) {
+            Some(h) => PointValue::Histogram(h.clone()),
+            None => PointValue::Float(row.values[0]),
+        };
+        VectorSample { labels: row.labels.clone(), t, value }
+    };
+    batch.rows().map(sample).collect()
+}
+
+fn matrix(batch: &Batch, grid: &Grid) -> Vec<MatrixSeries> {
+    let mut out: Vec<MatrixSeries> = batch
+        .rows()
+        .map(|row| {
+            let points = row.point_count();
+            let mut series = MatrixSeries {
+                labels: row.labels.clone(),
+                timestamps: Vec::with_capacity(points),
+                values: Vec::with_capacity(points),
+                histograms: Vec::new(),
+            };
+            row.each(|i, v, h| match h {
+                Some(h) => series.histograms.push((grid.t(i), h.clone())),
+                None => {
+                    series.timestamps.push(grid.t(i));
+                    series.values.push(v);
+                }
+            });
+            series
+        })
+        .collect();
+    out.sort_by(|a, b| a.labels.cmp(&b.labels));
+    out
+}

@@ -1,0 +1,217 @@
+//! Selectors: series from storage, and the current sample of each at every step.
+
+use std::sync::Arc;
+
+use chronolith_chunk::SampleColumns;
+use chronolith_model::histogram::CounterReset;
+use chronolith_model::{FloatHistogram, Labels, TimeRange, is_stale_nan};
+
+use crate::exec::samples::advance;
+use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::parser::{ExprId, NodeKind, VectorSelector};
+use crate::queryable::{QueryableError, SelectRequest, Series, SeriesData};
+
+/// Series between two looks at the clock and the cancel flag.
+const CHECK_EVERY: u64 = 64;
+
+/// What an instant selector yields at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Current {
+    /// The sample.
+    Value,
+    /// The sample's own time in seconds.
+    Timestamp,
+    /// The sample's start timestamp in seconds.
+    StartTimestamp,
+}
+
+/// Receives one series' decoded samples; may take the buffers.
+pub(crate) type SeriesSink<'s, 'a> =
+    &'s mut dyn FnMut(&mut Exec<'a>, &Labels, &mut SampleColumns) -> Result<()>;
+
+impl<'a> Exec<'a> {
+    /// Reads a selector's series one by one, in label order, decoded to the range that the selector needs.
+    pub(crate) fn each_series(&mut self, selector: ExprId, sink: SeriesSink<'_, 'a>) -> Result<()> {
+        let plan = self.plan;
+        let Some(read) = &plan.reads[selector.index()] else { return Ok(()) };
+        let source = &plan.sources[read.source];
+        let mut columns = SampleColumns::default();
+        if source.uses > 1 {
+            for series in self.shared_series(read.source)?.iter() {
+                self.one_series(selector, series, read.range, &mut columns, sink)?;
+            }
+            return Ok(());
+        }
+        let request = SelectRequest { matchers: &source.matchers, range: source.range, hints: &source.hints };
+        let mut set = self.queryable.select(&request, self.cx)?;
+        while let Some(series) = set.next()? {
+            self.one_series(selector, &series, read.range, &mut columns, sink)?;
+        }
+        for warning in set.take_warnings() {
+            self.annotations.add_storage_warning(warning);
+        }
+        Ok(())
+    }
+
+    fn one_series(
+        &mut self,
+        selector: ExprId,
+        series: &Series,
+        range: TimeRange,
+        columns: &mut SampleColumns,
+        sink: SeriesSink<'_, 'a>,
+    ) -> Result<()> {
+        self.stats.series_read += 1;
+        if self.stats.series_read.is_multiple_of(CHECK_EVERY) {
+            self.cx.check()?;
+        }
+        columns.clear();
+        decode(&series.data, range, columns)?;
+        if columns.is_empty() {
+            return Ok(());
+        }
+        if columns.has_histograms() && self.plan.statistics_only[selector.index()] {
+            keep_statistics(columns);
+        }
+        let held = columns.len();
+        self.stats.samples_read += held as u64;
+        self.budget.take(held)?;
+        let result = sink(self, &series.labels, columns);
+        self.budget.give_back(held);
+        result
+    }
+
+    /// The series of a source that several selectors use, read once.
+    fn shared_series(&mut self, source: usize) -> Result<Arc<Vec<Series>>> {
+        if let Some(series) = &self.shared[source] {
+            return Ok(Arc::clone(series));
+        }
+        let plan = self.plan;
+        let wanted = &plan.sources[source];
+        let request = SelectRequest { matchers: &wanted.matchers, range: wanted.range, hints: &wanted.hints };
+        let mut set = self.queryable.select(&request, self.cx)?;
+        let mut all = Vec::new();
+        while let Some(series) = set.next()? {
+            if (all.len() as u64).is_multiple_of(CHECK_EVERY) {
+                self.cx.check()?;
+            }
+            all.push(series);
+        }
+        for warning in set.take_warnings() {
+            self.annotations.add_storage_warning(warning);
+        }
+        let all = Arc::new(all);
+        self.shared[source] = Some(Arc::clone(&all));
+        Ok(all)
+    }
+
+    /// An instant selector.
+    pub(crate) fn select(
+        &mut self,
+        id: ExprId,
+        what: Current,
+        drop_name: bool,
+        grid: &Grid,
+        sink: Sink<'_, 'a>,
+    ) -> Result<()> {
+        let NodeKind::VectorSelector(selector) = self.plan.ast.kind(id) else {
+            unreachable!("only called for vector selectors")
+        };
+        if selector.smoothed && what == Current::Value {
+            return self.select_smoothed(id, selector, grid, sink);
+        }
+        let lookback = self.plan.times.lookback_ms;
+        let strip = drop_name && self.drops_names_now(id);
+        let mut out = Batch::new(grid.count);
+        self.each_series(id, &mut |exec, labels, columns| {
+            let mut points = 0;
+            out.push(
+                || if strip { super::labels::without_metadata(labels) } else { labels.clone() },
+                drop_name,
+                |row| {
+                    each_current(selector, lookback, columns, grid, |step, i| {
+                        points += 1;
+                        match what {
+                            Current::Value => match columns.histogram(i) {
+                                Some(h) => row.set_histogram(step, Arc::clone(h)),
+                                None => row.set(step, columns.values[i]),
+                            },
+                            Current::Timestamp => row.set(step, columns.ts[i] as f64 / 1000.0),
+                            Current::StartTimestamp => {
+                                let st = columns.start_ts.get(i).copied().unwrap_or(0);
+                                row.set(step, st as f64 / 1000.0);
+                            }
+                        }
+                    });
+                },
+            );
+            exec.stats.samples_total += points;
+            exec.emit_full(&mut out, sink)
+        })?;
+        self.emit(out, sink)
+    }
+}
+
+/// Calls `f(step, i)` for each step at which sample `i` is current.
+#[inline(always)]
+fn each_current(
+    selector: &VectorSelector,
+    lookback_ms: i64,
+    columns: &SampleColumns,
+    grid: &Grid,
+    mut f: impl FnMut(usize, usize),
+) {
+    let mut next = 0;
+    for step in 0..grid.count {
+        let at = selector.timestamp_ms.unwrap_or_else(|| grid.t(step)) - selector.offset_ms;
+        next = advance(&columns.ts, next, at);
+        let Some(i) = next.checked_sub(1) else { continue };
+        if columns.ts[i] > at - lookback_ms && !is_stale_nan(columns.values[i]) {
+            f(step, i);
+        }
+    }
+}
+
+/// Drops the buckets of histograms, and says of each whether a counter reset came before it.
+fn keep_statistics(columns: &mut SampleColumns) {
+    let mut last: Option<FloatHistogram> = None;
+    for h in columns.histograms.iter_mut().flatten() {
+        let mut hint = h.counter_reset;
+        if !is_stale_nan(h.sum) {
+            if let (CounterReset::Unknown, Some(last)) = (hint, &last) {
+                hint = if h.detect_reset(last) { CounterReset::Reset } else { CounterReset::NotReset };
+            }
+            last = Some(FloatHistogram { counter_reset: hint, ..(**h).clone() });
+        }
+        *h = Arc::new(FloatHistogram {
+            counter_reset: hint,
+            schema: h.schema,
+            count: h.count,
+            sum: h.sum,
+            ..FloatHistogram::default()
+        });
+    }
+}
+
+/// Appends the samples of a series that lie in `range`.
+pub(crate) fn decode(
+    data: &SeriesData,
+    range: TimeRange,
+    out: &mut SampleColumns,
+) -> std::result::Result<(), QueryableError> {
+    match data {
+        SeriesData::Chunks(chunks) => {
+            for chunk in chunks.iter().filter(|c| c.time_range().overlaps(&range)) {
+                chunk.decode_into(range, out)?;
+            }
+        }
+        SeriesData::Columns(columns) => {
+            let from = columns.ts.partition_point(|t| *t < range.mint);
+            let to = columns.ts.partition_point(|t| *t <= range.maxt);
+            if from < to {
+                out.extend_from(columns, from, to);
+            }
+        }
+    }
+    Ok(())
+}

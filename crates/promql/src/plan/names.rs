@@ -1,0 +1,66 @@
+//! Knows where metric names matter: where all series carry the same one, removing it cannot make two series equal;
+//! where an aggregation ignores it, it need not be removed.
+
+use chronolith_model::{METRIC_NAME, MatchOp};
+
+use crate::parser::{AggregateOp, Ast, BinaryOp, FunctionId, NodeKind, ValueType};
+
+/// By node: all series have the same metric name (or none); the parent ignores the metric name.
+pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
+    let mut one = vec![false; ast.len()];
+    let mut unused = vec![false; ast.len()];
+    for id in ast.ids() {
+        one[id.index()] = match ast.kind(id) {
+            NodeKind::Number { .. } | NodeKind::String(_) => true,
+            NodeKind::VectorSelector(s) => {
+                s.matchers.iter().any(|m| m.op == MatchOp::Equal && m.name == METRIC_NAME)
+            }
+            NodeKind::MatrixSelector(m) => one[m.selector.index()],
+            NodeKind::Subquery(s) => one[s.expr.index()],
+            NodeKind::Paren(e) | NodeKind::Unary { expr: e, .. } => one[e.index()],
+            NodeKind::Aggregate(a) => {
+                let keeps_input = matches!(
+                    a.op,
+                    AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio
+                );
+                if keeps_input {
+                    one[a.expr.index()]
+                } else {
+                    let names = a.op == AggregateOp::CountValues
+                        || (!a.without && a.grouping.iter().any(|g| is_metadata(g)));
+                    if !names && !a.without {
+                        let child = ast.unwrap_parens(a.expr).index();
+                        unused[child] = one[child];
+                    }
+                    !names
+                }
+            }
+            NodeKind::Binary(b) => match b.op {
+                BinaryOp::And | BinaryOp::Unless => one[b.lhs.index()],
+                BinaryOp::Or => false,
+                op if op.is_comparison() => {
+                    let vector = if ast.value_type(b.lhs) == ValueType::Vector { b.lhs } else { b.rhs };
+                    // group_right and include may take names from the other side.
+                    b.matching.as_ref().is_none_or(|m| m.include.is_empty())
+                        && one[vector.index()]
+                        && one[b.rhs.index()]
+                }
+                _ => b.matching.as_ref().is_none_or(|m| m.include.is_empty()),
+            },
+            NodeKind::Call(call) => match call.func.id {
+                FunctionId::LabelJoin | FunctionId::LabelReplace | FunctionId::Info => false,
+                _ => call.args.iter().all(|a| one[a.index()]),
+            },
+        };
+    }
+    (one, unused)
+}
+
+fn is_metadata(name: &str) -> bool {
+    matches!(name, METRIC_NAME | "__type__" | "__unit__")
+}
+
+/// True for labels that go with the metric name when it is dropped.
+pub(crate) fn drops_metric_name(name: &str) -> bool {
+    is_metadata(name)
+}

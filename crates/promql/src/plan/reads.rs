@@ -1,0 +1,156 @@
+//! What each selector reads from storage: its range of time, hints, and which selectors share one read.
+
+use chronolith_model::{Matcher, TimeRange};
+
+use crate::parser::{Ast, ExprId, NodeKind, VectorSelector};
+use crate::plan::PlanTimes;
+use crate::queryable::SelectHints;
+
+/// How a selector gets its series.
+#[derive(Clone, Debug)]
+pub(crate) struct SelectorRead {
+    /// Index of the source.
+    pub(crate) source: usize,
+    /// The samples that this selector may look at.
+    pub(crate) range: TimeRange,
+}
+
+/// One read from storage.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// The matchers.
+    pub(crate) matchers: Vec<Matcher>,
+    /// All samples that a selector of this source may look at.
+    pub(crate) range: TimeRange,
+    /// Hints; those of a shared read name no function.
+    pub(crate) hints: SelectHints,
+    /// Number of selectors that use it.
+    pub(crate) uses: usize,
+}
+
+/// What the nodes above a node say about it.
+#[derive(Clone, Default)]
+struct Above<'a> {
+    subquery_offset: i64,
+    subquery_range: i64,
+    subquery_at: Option<i64>,
+    step: Option<i64>,
+    range: Option<i64>,
+    func: Option<&'a str>,
+    grouping: Option<(bool, &'a [String])>,
+}
+
+/// By node the reads, and the sources.
+pub(super) fn find(ast: &Ast, times: &PlanTimes) -> (Vec<Option<SelectorRead>>, Vec<Source>) {
+    let mut reads = vec![None; ast.len()];
+    let mut sources: Vec<Source> = Vec::new();
+    let mut stack = vec![(ast.root(), Above::default())];
+    while let Some((id, above)) = stack.pop() {
+        let below = Above { grouping: None, ..above.clone() };
+        match ast.kind(id) {
+            NodeKind::Number { .. } | NodeKind::String(_) => {}
+            NodeKind::VectorSelector(selector) => {
+                let range = time_range(selector, &above, times);
+                let source = source_for(&mut sources, selector, range, hints(&above, range, times));
+                reads[id.index()] = Some(SelectorRead { source, range });
+            }
+            NodeKind::MatrixSelector(m) => {
+                stack.push((m.selector, Above { range: Some(m.range_ms), ..below }));
+            }
+            NodeKind::Subquery(s) => {
+                let reset = s.timestamp_ms.is_some();
+                stack.push((
+                    s.expr,
+                    Above {
+                        subquery_offset: s.offset_ms + if reset { 0 } else { above.subquery_offset },
+                        subquery_range: s.range_ms + if reset { 0 } else { above.subquery_range },
+                        subquery_at: s.timestamp_ms.or(above.subquery_at),
+                        step: Some(if s.step_ms == 0 { times.subquery_step_ms } else { s.step_ms }),
+                        ..below
+                    },
+                ));
+            }
+            NodeKind::Paren(e) | NodeKind::Unary { expr: e, .. } => stack.push((*e, below)),
+            NodeKind::Binary(b) => {
+                let below = Above { func: None, ..below };
+                stack.push((b.lhs, below.clone()));
+                stack.push((b.rhs, below));
+            }
+            NodeKind::Aggregate(a) => {
+                let below =
+                    Above { func: Some(a.op.as_str()), grouping: Some((!a.without, &a.grouping)), ..above };
+                stack.extend(a.param.map(|p| (p, below.clone())));
+                stack.push((a.expr, below));
+            }
+            NodeKind::Call(call) => {
+                let below = Above { func: Some(call.func.name), ..below };
+                stack.extend(call.args.iter().map(|a: &ExprId| (*a, below.clone())));
+            }
+        }
+    }
+    (reads, sources)
+}
+
+fn hints(above: &Above<'_>, range: TimeRange, times: &PlanTimes) -> SelectHints {
+    SelectHints {
+        start: range.mint,
+        end: range.maxt,
+        step_ms: above.step.unwrap_or(times.step_ms),
+        range_ms: above.range.unwrap_or(0),
+        func: above.func.map(str::to_owned),
+        by: above.grouping.is_some_and(|(by, _)| by),
+        grouping: above.grouping.map_or_else(Vec::new, |(_, labels)| labels.to_vec()),
+    }
+}
+
+/// The samples that a selector may look at. Windows are open on the left, hence the millisecond.
+fn time_range(selector: &VectorSelector, above: &Above<'_>, times: &PlanTimes) -> TimeRange {
+    let (mut start, mut end) = match (selector.timestamp_ms, above.subquery_at) {
+        (Some(t), _) => (t, t),
+        (None, at) => {
+            let (start, end) = at.map_or((times.start, times.end), |t| (t, t));
+            let end = end.saturating_sub(above.subquery_offset);
+            (start.saturating_sub(above.subquery_offset).saturating_sub(above.subquery_range), end)
+        }
+    };
+    let back = match above.range {
+        None => times.lookback_ms,
+        Some(range) if selector.anchored || selector.smoothed => range.saturating_add(times.lookback_ms),
+        Some(range) => range,
+    };
+    start = start.saturating_sub(back - 1);
+    if selector.smoothed {
+        end = end.saturating_add(times.lookback_ms);
+    }
+    TimeRange::new(start.saturating_sub(selector.offset_ms), end.saturating_sub(selector.offset_ms))
+}
+
+/// An existing source of the same matchers whose range overlaps, widened, or a new one.
+fn source_for(
+    sources: &mut Vec<Source>,
+    selector: &VectorSelector,
+    range: TimeRange,
+    hints: SelectHints,
+) -> usize {
+    let shared = sources.iter_mut().enumerate().find(|(_, s)| {
+        s.matchers.len() == selector.matchers.len()
+            && s.range.overlaps(&range)
+            && s.matchers.iter().all(|m| selector.matchers.contains(m))
+    });
+    if let Some((i, source)) = shared {
+        source.range = TimeRange::new(source.range.mint.min(range.mint), source.range.maxt.max(range.maxt));
+        source.uses += 1;
+        if source.hints != hints {
+            source.hints = SelectHints {
+                start: source.range.mint,
+                end: source.range.maxt,
+                step_ms: hints.step_ms.min(source.hints.step_ms),
+                range_ms: hints.range_ms.max(source.hints.range_ms),
+                ..SelectHints::default()
+            };
+        }
+        return i;
+    }
+    sources.push(Source { matchers: selector.matchers.clone(), range, hints, uses: 1 });
+    sources.len() - 1
+}
