@@ -1,0 +1,83 @@
+//! The settings of the query role, under Thanos's flag names.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chronolith_storeapi::PartialResponse;
+
+/// Settings of the query role. Every field names its flag.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--http-address`.
+    pub http_address: String,
+    /// `--grpc-address`: the StoreAPI over all endpoints; none where the process offers its own.
+    pub grpc_address: Option<String>,
+    /// `--endpoint`, repeated: `host:port` or `dns+host:port`.
+    pub endpoints: Vec<String>,
+    /// `--endpoint-strict`, repeated: always asked, a warning or an error when down. Static addresses only.
+    pub endpoints_strict: Vec<String>,
+    /// `--endpoint-group`, repeated: one name for several equal servers, of which one is asked.
+    pub endpoint_groups: Vec<String>,
+    /// `--endpoint.sd-config-file`.
+    pub sd_config_file: Option<PathBuf>,
+    /// `--endpoint.sd-config-reload-interval`.
+    pub sd_reload_interval: Duration,
+    /// How often endpoints are asked for their Info.
+    pub info_interval: Duration,
+    /// `--endpoint.info-timeout`.
+    pub info_timeout: Duration,
+    /// `--store.sd-dns-interval`.
+    pub dns_interval: Duration,
+    /// `--store.response-timeout`; `None` waits as long as the query may run.
+    pub response_timeout: Option<Duration>,
+    /// `--query.replica-label`, repeated, each a list separated by commas.
+    pub replica_labels: Vec<String>,
+    /// `--query.partial-response`.
+    pub partial_response: PartialResponse,
+    /// `--query.auto-downsampling`.
+    pub auto_downsampling: bool,
+    /// `--query.timeout`.
+    pub timeout: Duration,
+    /// `--query.max-concurrent`.
+    pub concurrency_max: usize,
+    /// `--query.max-samples`.
+    pub samples_max: usize,
+    /// `--query.lookback-delta`.
+    pub lookback_ms: i64,
+    /// `--query.default-evaluation-interval`.
+    pub default_evaluation_interval_ms: i64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            http_address: "0.0.0.0:10902".to_owned(),
+            grpc_address: Some("0.0.0.0:10901".to_owned()),
+            endpoints: Vec::new(),
+            endpoints_strict: Vec::new(),
+            endpoint_groups: Vec::new(),
+            sd_config_file: None,
+            sd_reload_interval: Duration::from_secs(300),
+            info_interval: Duration::from_secs(5),
+            info_timeout: Duration::from_secs(5),
+            dns_interval: Duration::from_secs(30),
+            response_timeout: None,
+            replica_labels: Vec::new(),
+            partial_response: PartialResponse::Warn,
+            auto_downsampling: false,
+            timeout: Duration::from_secs(120),
+            concurrency_max: 20,
+            samples_max: 50_000_000,
+            lookback_ms: 300_000,
+            default_evaluation_interval_ms: 60_000,
+        }
+    }
+}
+
+impl Config {
+    /// The replica labels, one by one.
+    pub fn replica_label_names(&self) -> Vec<String> {
+        let names = self.replica_labels.iter().flat_map(|flag| flag.split(','));
+        names.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+}

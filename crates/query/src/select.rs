@@ -1,0 +1,294 @@
+//! The engine's [`Queryable`] over a [`Store`].
+//!
+//! The engine pulls series on a blocking thread; a task pumps the store's stream into a bounded channel between them.
+//! Series whose chunks do not overlap pass as they came, undecoded. Where chunks overlap (replicas, or out-of-order
+//! data), they are decoded and merged: replicas by penalty, anything else sample by sample.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chronolith_chunk::{Chunk, ChunkError, SampleColumns};
+use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_promql::{
+    QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectRequest, Series, SeriesData, SeriesSet,
+};
+use chronolith_storeapi::{
+    AggrChunk, ErrorKind, Fanout, PartialResponse, QueryHints, SeriesEvent, SeriesRequest, Store, StoreError,
+    StoreSeries, sort_and_dedup,
+};
+use futures::StreamExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::aggregate::{View, decode, is_counter_function, max_resolution_ms};
+
+/// Batches on their way to the engine.
+const BATCHES_AHEAD: usize = 4;
+
+/// How long a thread waits before it looks whether its query was cancelled.
+const CANCEL_CHECK: Duration = Duration::from_millis(100);
+
+/// How selectors are read.
+#[derive(Clone, Debug, Default)]
+pub struct SelectOptions {
+    /// Remove replicas; has an effect only with replica labels.
+    pub dedup: bool,
+    /// Labels that tell replicas apart.
+    pub replica_labels: Vec<String>,
+    /// Answer with a warning, or fail, when a store fails.
+    pub partial_response: PartialResponse,
+    /// The coarsest downsampling that will do; 0 is raw only.
+    pub max_resolution_ms: i64,
+    /// Only stores that fit one of these selectors; empty means all.
+    pub store_matchers: Vec<Vec<Matcher>>,
+}
+
+/// Reads series for the engine.
+#[derive(Clone)]
+pub struct StoreQueryable {
+    store: Arc<dyn Store>,
+    options: SelectOptions,
+    runtime: Handle,
+}
+
+impl StoreQueryable {
+    /// Over a store. `runtime` runs the store's calls; the engine's threads must not be its workers.
+    pub fn new(store: Arc<dyn Store>, options: SelectOptions, runtime: Handle) -> Self {
+        StoreQueryable { store, options, runtime }
+    }
+
+    /// Over the stores of a fan-out that the options choose.
+    pub fn over_fanout(fanout: &Fanout, options: SelectOptions, runtime: Handle) -> Self {
+        let chosen = fanout.with_store_matchers(options.store_matchers.clone());
+        Self::new(Arc::new(chosen), options, runtime)
+    }
+
+    fn removes_replicas(&self) -> bool {
+        self.options.dedup && !self.options.replica_labels.is_empty()
+    }
+
+    fn series_request(&self, request: &SelectRequest<'_>) -> SeriesRequest {
+        let hints = request.hints;
+        let func = hints.func.as_deref();
+        let resolution_ms = max_resolution_ms(self.options.max_resolution_ms, hints.range_ms, func);
+        let mut series = SeriesRequest::new(request.range, request.matchers.to_vec());
+        series.max_resolution_ms = resolution_ms;
+        if resolution_ms > 0 {
+            series.aggregates = View::for_function(func).aggregates();
+        }
+        series.partial_response = self.options.partial_response;
+        series.hints = QueryHints {
+            step_ms: hints.step_ms,
+            func: hints.func.clone(),
+            by: hints.by,
+            grouping: hints.grouping.clone(),
+            range_ms: hints.range_ms,
+        };
+        if self.removes_replicas() {
+            series.without_replica_labels = self.options.replica_labels.clone();
+        }
+        series
+    }
+}
+
+impl Queryable for StoreQueryable {
+    fn select(
+        &self,
+        request: &SelectRequest<'_>,
+        cx: &QueryContext,
+    ) -> Result<Box<dyn SeriesSet>, QueryableError> {
+        cx.check()?;
+        let func = request.hints.func.as_deref();
+        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let pump = self.runtime.spawn(pump(Arc::clone(&self.store), self.series_request(request), sender));
+        Ok(Box::new(StoreSeriesSet {
+            batches,
+            pump,
+            runtime: self.runtime.clone(),
+            cx: cx.clone(),
+            batch: Vec::new().into_iter(),
+            held: None,
+            warnings: Vec::new(),
+            shape: Shape {
+                range: request.range,
+                view: View::for_function(func),
+                penalty: self.removes_replicas(),
+                counter: is_counter_function(func),
+            },
+        }))
+    }
+}
+
+async fn pump(
+    store: Arc<dyn Store>,
+    request: SeriesRequest,
+    sender: mpsc::Sender<Result<SeriesEvent, StoreError>>,
+) {
+    let mut stream = match store.series(request).await {
+        Ok(stream) => stream,
+        Err(error) => return drop(sender.send(Err(error)).await),
+    };
+    while let Some(event) = stream.next().await {
+        if sender.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct StoreSeriesSet {
+    batches: mpsc::Receiver<Result<SeriesEvent, StoreError>>,
+    pump: JoinHandle<()>,
+    runtime: Handle,
+    cx: QueryContext,
+    batch: std::vec::IntoIter<StoreSeries>,
+    /// The next series, of which further parts may follow.
+    held: Option<StoreSeries>,
+    warnings: Vec<String>,
+    shape: Shape,
+}
+
+impl Drop for StoreSeriesSet {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl SeriesSet for StoreSeriesSet {
+    fn next(&mut self) -> Result<Option<Series>, QueryableError> {
+        loop {
+            let Some(mut series) = self.next_part()? else { return Ok(None) };
+            while let Some(part) = self.next_part()? {
+                if part.labels != series.labels {
+                    self.held = Some(part);
+                    break;
+                }
+                series.chunks.extend(part.chunks);
+            }
+            let StoreSeries { labels, chunks } = series;
+            let data = self.shape.apply(chunks).map_err(|e| damaged(&labels, &e))?;
+            if let Some(data) = data {
+                return Ok(Some(Series { labels, data }));
+            }
+        }
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.retain(|w| seen.insert(w.clone()));
+        warnings
+    }
+}
+
+impl StoreSeriesSet {
+    fn next_part(&mut self) -> Result<Option<StoreSeries>, QueryableError> {
+        if let Some(series) = self.held.take() {
+            return Ok(Some(series));
+        }
+        loop {
+            if let Some(series) = self.batch.next() {
+                return Ok(Some(series));
+            }
+            match self.receive()? {
+                Some(SeriesEvent::Batch(batch)) => self.batch = batch.into_iter(),
+                Some(SeriesEvent::Warning(text)) => self.warnings.push(text),
+                Some(SeriesEvent::Hints(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits for the next event, for the deadline, or for the query's cancellation.
+    fn receive(&mut self) -> Result<Option<SeriesEvent>, QueryableError> {
+        loop {
+            self.cx.check()?;
+            if let Ok(event) = self.batches.try_recv() {
+                return event.map(Some).map_err(query_error);
+            }
+            let left = self.cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
+            let wait = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
+            let received =
+                self.runtime.block_on(async { tokio::time::timeout(wait, self.batches.recv()).await });
+            match received {
+                Ok(event) => return event.transpose().map_err(query_error),
+                Err(_elapsed) => {}
+            }
+        }
+    }
+}
+
+fn query_error(error: StoreError) -> QueryableError {
+    let kind = match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::Aborted | ErrorKind::NotFound => QueryableErrorKind::Unavailable,
+        ErrorKind::Corrupt => QueryableErrorKind::Corrupt,
+        ErrorKind::LimitExceeded => QueryableErrorKind::LimitExceeded,
+        ErrorKind::Cancelled => QueryableErrorKind::Cancelled,
+        ErrorKind::Timeout => QueryableErrorKind::Timeout,
+        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Internal => QueryableErrorKind::Internal,
+    };
+    QueryableError::new(kind, error.chain())
+}
+
+fn damaged(labels: &Labels, error: &ChunkError) -> QueryableError {
+    QueryableError::new(QueryableErrorKind::Corrupt, format!("series {labels}: {error}"))
+}
+
+/// How one selector's chunks become samples.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    range: TimeRange,
+    view: View,
+    /// Overlapping chunks are replicas.
+    penalty: bool,
+    counter: bool,
+}
+
+impl Shape {
+    /// `None` when nothing lies in the range.
+    fn apply(&self, mut chunks: Vec<AggrChunk>) -> Result<Option<SeriesData>, ChunkError> {
+        sort_and_dedup(&mut chunks);
+        chunks.retain(|c| c.mint() <= self.range.maxt && c.maxt() >= self.range.mint);
+        if chunks.is_empty() {
+            return Ok(None);
+        }
+        let overlap = chunks.windows(2).any(|w| w[1].mint() <= w[0].maxt());
+        let raw = chunks.iter().all(|c| c.raw().is_some());
+        if raw && !overlap {
+            return Ok(Some(SeriesData::Chunks(into_raw(chunks))));
+        }
+        let mut out = SampleColumns::default();
+        if raw && !self.penalty {
+            chronolith_dedup::merge_overlapping(into_raw(chunks), self.range, &mut out)?;
+        } else {
+            let lists = chronolith_dedup::split_overlaps(chunks, |c| TimeRange::new(c.mint(), c.maxt()));
+            let mut replicas = Vec::with_capacity(lists.len());
+            for list in &lists {
+                let mut samples = SampleColumns::default();
+                decode(list, self.view, self.range, &mut samples)?;
+                replicas.push(samples);
+            }
+            if replicas.len() == 1 {
+                out = replicas.swap_remove(0);
+            } else if self.penalty {
+                chronolith_dedup::penalty::dedup(&replicas, self.counter, &mut out);
+            } else {
+                chronolith_dedup::chain::merge(&replicas, &mut out);
+            }
+        }
+        Ok((!out.is_empty()).then_some(SeriesData::Columns(out)))
+    }
+}
+
+fn into_raw(chunks: Vec<AggrChunk>) -> Vec<Chunk> {
+    let raw = |chunk| match chunk {
+        AggrChunk::Raw(chunk) => Some(chunk),
+        AggrChunk::Downsampled(_) => None,
+    };
+    chunks.into_iter().filter_map(raw).collect()
+}
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;
