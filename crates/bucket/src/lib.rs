@@ -8,18 +8,24 @@
 //!
 //! Objects and the header's layout: `docs/format/bucket.md`.
 
+mod cache;
 mod delete;
 mod error;
 mod fetch;
 mod filter;
+mod index_header;
 pub mod layout;
 mod marks;
+mod series;
 mod time;
 mod upload;
 
+pub use cache::{IndexCache, RangeCache};
 pub use delete::{delete_block, delete_partial_block};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
 pub use filter::{BlockFilter, Excluded};
+pub use index_header::{HeaderSource, IndexHeader};
 pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark};
+pub use series::{BlockSeries, BucketBlock, Limiter, Limits, QueryStats, SelectRequest, StatsSnapshot};
 pub use upload::{UploadOptions, is_uploaded, upload_block};

@@ -1,0 +1,102 @@
+//! A block's index header, opened when it is needed and closed when it is not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chronolith_model::BlockId;
+use chronolith_objstore::Bucket;
+use tokio::sync::Mutex;
+
+use super::{IndexHeader, build::build};
+use crate::upload::blocking;
+use crate::{Error, ErrorKind, Result};
+
+/// Makes, opens and closes one block's header. While closed it costs a path.
+#[derive(Debug)]
+pub struct HeaderSource {
+    bucket: Bucket,
+    block: BlockId,
+    path: PathBuf,
+    index_bytes: Option<u64>,
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    header: Arc<IndexHeader>,
+    used: Instant,
+}
+
+impl HeaderSource {
+    /// The header of `block`, kept at `<data_dir>/<block>/index-header`. `index_bytes` is the size of the index
+    /// where it is known.
+    pub fn new(bucket: Bucket, block: BlockId, data_dir: &Path, index_bytes: Option<u64>) -> Self {
+        let path = data_dir.join(block.to_string()).join("index-header");
+        HeaderSource { bucket, block, path, index_bytes, open: Mutex::new(None) }
+    }
+
+    /// The open header: as it is, or from the local file, or made from the bucket. Callers at the same time share one
+    /// attempt.
+    pub async fn get(&self) -> Result<Arc<IndexHeader>> {
+        let mut open = self.open.lock().await;
+        if let Some(open) = open.as_mut() {
+            open.used = Instant::now();
+            return Ok(open.header.clone());
+        }
+        let header = match self.open_local().await {
+            Ok(header) => header,
+            Err(err) => {
+                if err.kind() != ErrorKind::NotFound {
+                    tracing::warn!(block = %self.block, err = err.chain(), "index header not usable, made again");
+                }
+                build(&self.bucket, self.block, self.index_bytes, &self.path).await?;
+                self.open_local().await?
+            }
+        };
+        let header = Arc::new(header);
+        *open = Some(Open { header: header.clone(), used: Instant::now() });
+        Ok(header)
+    }
+
+    async fn open_local(&self) -> Result<IndexHeader> {
+        let (path, block) = (self.path.clone(), self.block);
+        blocking(move || IndexHeader::open(&path, block)).await
+    }
+
+    /// Makes the local file if it is not there, without keeping it open.
+    pub async fn prepare(&self) -> Result<()> {
+        let open = self.open.lock().await;
+        if open.is_none() && !tokio::fs::try_exists(&self.path).await.unwrap_or(false) {
+            build(&self.bucket, self.block, self.index_bytes, &self.path).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the header when nobody has asked for it for `idle`. Queries that hold it keep it. True when it was
+    /// closed.
+    pub fn close_if_idle(&self, idle: Duration) -> bool {
+        // When the lock is taken somebody is using it.
+        let Ok(mut open) = self.open.try_lock() else { return false };
+        let is_idle = open.as_ref().is_some_and(|o| o.used.elapsed() >= idle);
+        if is_idle {
+            *open = None;
+        }
+        is_idle
+    }
+
+    /// Bytes of memory; 0 while closed.
+    pub fn memory_bytes(&self) -> usize {
+        self.open.try_lock().ok().and_then(|o| o.as_ref().map(|o| o.header.memory_bytes())).unwrap_or(0)
+    }
+
+    /// Removes the local directory of the block, for blocks that are gone.
+    pub async fn remove(&self) -> Result<()> {
+        *self.open.lock().await = None;
+        let Some(dir) = self.path.parent() else { return Ok(()) };
+        match tokio::fs::remove_dir_all(dir).await {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", dir)(e)),
+            _ => Ok(()),
+        }
+    }
+}

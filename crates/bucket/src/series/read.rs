@@ -1,0 +1,259 @@
+//! From references to series: entries by joined ranges, then chunks by joined ranges, batch by batch.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use chronolith_chunk::Chunk;
+use chronolith_model::Labels;
+use chronolith_tsdb::block::{chunk_entry_bytes, parse_chunk};
+use chronolith_tsdb::index::{ChunkMeta, SeriesRecord, SymbolCache};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+
+use super::ranges::{Part, join};
+use super::{BlockSeries, BucketBlock, CONCURRENT_REQUESTS, RANGE_BYTES_MAX, SelectRequest};
+use crate::{Error, IndexHeader, Result, layout};
+
+/// References whose entries are read together: enough to join ranges, few enough (some hundred KiB) to begin the
+/// answer soon.
+const SERIES_BATCH: usize = 2000;
+/// Series entries further apart than this are separate requests.
+const SERIES_GAP_BYTES_MAX: u64 = 128 << 10;
+/// Size of an entry of which nothing is known; Thanos's figure.
+const SERIES_BYTES_GUESS: u64 = 64 << 10;
+/// Chunks further apart than this are separate requests; Thanos's figure.
+const CHUNK_GAP_BYTES_MAX: u64 = 512 << 10;
+/// Size of a chunk of which nothing is known; Thanos's figure.
+const CHUNK_BYTES_GUESS: u64 = 16_000;
+/// Bytes of chunks and number of series handed on at once.
+const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_SERIES: usize = 512;
+/// Batches in the making at once, of series and of chunks: one is read while another is consumed.
+const BATCHES_AHEAD: usize = 2;
+/// An entry or chunk larger than this is damage, not data.
+const ITEM_BYTES_MAX: u64 = 64 << 20;
+
+/// A decoded series whose chunks are still in the bucket.
+struct Pending {
+    labels: Labels,
+    chunks: Vec<ChunkMeta>,
+}
+
+/// One selection under way.
+pub(super) struct Reader {
+    pub(super) block: Arc<BucketBlock>,
+    pub(super) header: Arc<IndexHeader>,
+    pub(super) request: Arc<SelectRequest>,
+    pub(super) refs: Vec<u32>,
+    pub(super) check_labels: bool,
+}
+
+impl Reader {
+    pub(super) fn stream(self) -> BoxStream<'static, Result<Vec<BlockSeries>>> {
+        let reader = Arc::new(self);
+        let starts = (0..reader.refs.len()).step_by(SERIES_BATCH);
+        let batches: Vec<_> = starts.map(|s| s..reader.refs.len().min(s + SERIES_BATCH)).collect();
+        let (for_series, for_split, for_chunks) = (reader.clone(), reader.clone(), reader);
+        futures::stream::iter(batches)
+            .map(move |batch| {
+                let reader = for_series.clone();
+                async move { reader.load_series(batch).await }
+            })
+            .buffered(BATCHES_AHEAD)
+            .map_ok(move |pending| futures::stream::iter(for_split.split(pending)).map(Ok))
+            .try_flatten()
+            .map_ok(move |batch| {
+                let reader = for_chunks.clone();
+                async move { reader.load_chunks(batch).await }
+            })
+            .try_buffered(BATCHES_AHEAD)
+            .try_filter(|batch| futures::future::ready(!batch.is_empty()))
+            .boxed()
+    }
+
+    fn series_bytes_guess(&self) -> u64 {
+        match self.block.meta.thanos.as_ref().map_or(0, |t| t.index_stats.series_max_size) {
+            0 => SERIES_BYTES_GUESS,
+            // Padding and, in other writers' figures, the length field are on top.
+            known => (known + 32).min(SERIES_BYTES_GUESS),
+        }
+    }
+
+    fn chunk_bytes_guess(&self) -> u64 {
+        match self.block.meta.thanos.as_ref().map_or(0, |t| t.index_stats.chunk_max_size) {
+            0 => CHUNK_BYTES_GUESS,
+            known => (known + 16).min(CHUNK_BYTES_GUESS),
+        }
+    }
+
+    /// Fetches joined ranges of one object, after charging for all of them.
+    async fn fetch_parts(&self, key: &str, parts: Vec<Part>, chunks: bool) -> Result<Vec<(Part, Bytes)>> {
+        let (block, request) = (&self.block, &self.request);
+        for part in &parts {
+            request.limiter.bytes(block.meta.ulid, part.end - part.start)?;
+        }
+        let fetches = futures::stream::iter(parts).map(|part| async move {
+            let range = part.start..part.end;
+            let cache = block.chunk_cache.as_ref().filter(|_| chunks);
+            if let Some(bytes) = cache.and_then(|c| c.get(key, &range)) {
+                return Ok((part, bytes));
+            }
+            let bytes = block.bucket.get_range(key, range.clone()).await?;
+            let counter = if chunks { &request.stats.chunks } else { &request.stats.series };
+            counter.add(bytes.len() as u64);
+            if let Some(cache) = cache {
+                cache.put(key, &range, &bytes);
+            }
+            Ok::<_, Error>((part, bytes))
+        });
+        fetches.buffered(CONCURRENT_REQUESTS).try_collect().await
+    }
+
+    /// The bytes of an item that turned out to be longer than what was read of it.
+    async fn fetch_one(&self, key: &str, start: u64, bytes: u64, chunk: bool) -> Result<Bytes> {
+        if bytes > ITEM_BYTES_MAX {
+            return Err(Error::corrupt(key, start, format!("an entry of {bytes} bytes")));
+        }
+        let part = Part { start, end: start + bytes, first: 0, last: 0 };
+        let mut fetched = self.fetch_parts(key, vec![part], chunk).await?;
+        Ok(fetched.pop().expect("one part was asked for").1)
+    }
+
+    async fn load_series(&self, batch: Range<usize>) -> Result<Vec<Pending>> {
+        let (header, block) = (&self.header, self.block.meta.ulid);
+        let refs = &self.refs[batch];
+        let cache = self.block.cache.as_ref();
+        let mut entries: Vec<Option<Bytes>> = refs.iter().map(|r| cache?.series(block, *r)).collect();
+        let mut missing = Vec::new();
+        let guess = self.series_bytes_guess();
+        for (i, _) in entries.iter().enumerate().filter(|(_, e)| e.is_none()) {
+            let (start, end) = header.series_place(refs[i])?;
+            missing.push((i, start, end.min(start + guess)));
+        }
+        let parts = join(missing.iter().map(|(_, s, e)| (*s, *e)), SERIES_GAP_BYTES_MAX, RANGE_BYTES_MAX);
+        for (part, bytes) in self.fetch_parts(header.index_key(), parts, false).await? {
+            for (i, start, _) in &missing[part.first..=part.last] {
+                let at = ((start - part.start) as usize).min(bytes.len());
+                let entry = self.whole_entry(*start, bytes.slice(at..)).await?;
+                if let Some(cache) = cache {
+                    cache.put_series(block, refs[*i], &entry);
+                }
+                entries[*i] = Some(entry);
+            }
+        }
+        let (mut record, mut symbols) = (SeriesRecord::default(), SymbolCache::default());
+        let mut out = Vec::with_capacity(refs.len());
+        for (i, entry) in entries.iter().enumerate() {
+            let entry = entry.as_ref().expect("each entry was cached or fetched");
+            let (offset, _) = header.series_place(refs[i])?;
+            record.decode(header.index_key(), offset, entry, self.request.range)?;
+            if record.chunks.is_empty() {
+                continue;
+            }
+            let labels = header.labels(&record, &mut symbols)?;
+            if self.check_labels {
+                let matchers = &self.request.matchers;
+                if !matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or_default())) {
+                    continue;
+                }
+                self.request.limiter.series(block, 1)?;
+            }
+            out.push(Pending { labels, chunks: record.chunks.clone() });
+        }
+        let touched = &self.request.stats.series_touched;
+        touched.fetch_add(refs.len() as u64, Ordering::Relaxed);
+        Ok(out)
+    }
+
+    /// The entry at the start of `bytes`, read again where the guess was too short.
+    async fn whole_entry(&self, start: u64, bytes: Bytes) -> Result<Bytes> {
+        let key = self.header.index_key();
+        let need = SeriesRecord::entry_bytes(key, start, &bytes)?;
+        match usize::try_from(need) {
+            Ok(need) if need <= bytes.len() => Ok(bytes.slice(..need)),
+            _ => self.fetch_one(key, start, need, false).await,
+        }
+    }
+
+    /// Cuts series into batches by the bytes of their chunks.
+    fn split(&self, pending: Vec<Pending>) -> Vec<Vec<Pending>> {
+        let guess = self.chunk_bytes_guess();
+        let mut batches = Vec::new();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for series in pending {
+            let own: u64 = chunk_lengths(&series.chunks, guess).sum();
+            if !batch.is_empty() && (bytes + own > BATCH_BYTES || batch.len() == BATCH_SERIES) {
+                batches.push(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+            bytes += own;
+            batch.push(series);
+        }
+        if !batch.is_empty() {
+            batches.push(batch);
+        }
+        batches
+    }
+
+    async fn load_chunks(&self, batch: Vec<Pending>) -> Result<Vec<BlockSeries>> {
+        if self.request.skip_chunks {
+            return Ok(batch
+                .into_iter()
+                .map(|p| BlockSeries { labels: p.labels, chunks: Vec::new() })
+                .collect());
+        }
+        let guess = self.chunk_bytes_guess();
+        // (segment, offset, guessed length, place in the answer)
+        let mut wanted = Vec::new();
+        for (s, series) in batch.iter().enumerate() {
+            for (c, (meta, len)) in series.chunks.iter().zip(chunk_lengths(&series.chunks, guess)).enumerate()
+            {
+                let (segment, offset) = meta.place();
+                wanted.push((segment, offset as u64, len, (s, c)));
+            }
+        }
+        let count = wanted.len() as u64;
+        self.request.limiter.chunks(self.block.meta.ulid, count)?;
+        self.request.stats.chunks_touched.fetch_add(count, Ordering::Relaxed);
+        wanted.sort_unstable();
+        let mut chunks: Vec<Vec<Option<Chunk>>> = batch.iter().map(|p| vec![None; p.chunks.len()]).collect();
+        for of_segment in wanted.chunk_by(|a, b| a.0 == b.0) {
+            let key = layout::segment_key(self.block.meta.ulid, of_segment[0].0);
+            let spans = of_segment.iter().map(|(_, start, len, _)| (*start, start + len));
+            let parts = join(spans, CHUNK_GAP_BYTES_MAX, RANGE_BYTES_MAX);
+            for (part, bytes) in self.fetch_parts(&key, parts, true).await? {
+                for (_, start, _, (s, c)) in &of_segment[part.first..=part.last] {
+                    let at = ((start - part.start) as usize).min(bytes.len());
+                    let meta = batch[*s].chunks[*c];
+                    let chunk = self.whole_chunk(&key, *start, bytes.slice(at..), meta).await?;
+                    chunks[*s][*c] = Some(chunk);
+                }
+            }
+        }
+        let series = batch.into_iter().zip(chunks).map(|(p, chunks)| BlockSeries {
+            labels: p.labels,
+            chunks: chunks.into_iter().map(|c| c.expect("each chunk was fetched")).collect(),
+        });
+        Ok(series.collect())
+    }
+
+    async fn whole_chunk(&self, key: &str, start: u64, mut bytes: Bytes, meta: ChunkMeta) -> Result<Chunk> {
+        let need = chunk_entry_bytes(key, start, &bytes)?;
+        if need > bytes.len() as u64 {
+            bytes = self.fetch_one(key, start, need, true).await?;
+        }
+        let (encoding, data) = parse_chunk(key, start, &bytes)?;
+        Ok(Chunk { mint: meta.mint, maxt: meta.maxt, encoding, data })
+    }
+}
+
+/// Lengths of a series' chunks: up to the next one where that follows in the same segment, else the guess.
+fn chunk_lengths(chunks: &[ChunkMeta], guess: u64) -> impl Iterator<Item = u64> + '_ {
+    chunks.iter().enumerate().map(move |(i, chunk)| {
+        let next = chunks.get(i + 1).map(|n| n.chunk_ref.wrapping_sub(chunk.chunk_ref));
+        // Written in order, a series' chunks lie one behind the other; other writers may leave others in between.
+        next.filter(|len| (1..1 << 20).contains(len)).unwrap_or(guess)
+    })
+}
