@@ -30,3 +30,6 @@ pub use select::Select;
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};
 pub use verify::{VerifyReport, verify};
 pub use writer::{BlockParts, BlockWriter, BlockWriterOptions};
+
+#[cfg(test)]
+mod tests;

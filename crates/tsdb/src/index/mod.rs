@@ -31,3 +31,6 @@ pub const HEADER_BYTES: usize = 5;
 pub const VERSION_WRITTEN: u8 = 2;
 /// A series starts at a multiple of this; references are offsets divided by it (versions 2 and 3).
 pub const SERIES_ALIGN: u64 = 16;
+
+#[cfg(test)]
+mod tests;
