@@ -1,6 +1,6 @@
 //! Decoding chunks and encoding them anew, where samples must be merged or left out.
 
-use chronolith_chunk::{Chunk, ChunkError, Encoding, XorEncoder};
+use chronolith_chunk::{Chunk, ChunkError, FloatHistogramEncoder, HistogramEncoder, XorEncoder};
 use chronolith_model::{SampleValue, TimeRange};
 
 /// The samples of `chunk` outside all of the `deleted` ranges, as chunks.
@@ -61,32 +61,81 @@ fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> 
 /// less what the largest sample may still need.
 const XOR_BYTES_MAX: usize = 1024 - 19;
 
-fn encode(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
-    let mut out = Vec::new();
-    let mut floats: Option<(XorEncoder, i64, i64)> = None;
-    for (t, value) in samples {
-        match value {
-            SampleValue::Float(v) => {
-                if floats.as_ref().is_some_and(|(e, ..)| e.bytes_len() > XOR_BYTES_MAX)
-                    && let Some((encoder, mint, maxt)) = floats.take()
-                {
-                    out.push(encoder.finish_chunk(mint, maxt));
-                }
-                let (encoder, _, maxt) = floats.get_or_insert_with(|| (XorEncoder::new(), *t, *t));
-                encoder.append(*t, *v);
-                *maxt = *t;
+/// Size of a histogram chunk after which the next sample begins a new one, once it has [`HISTOGRAMS_MIN`]; both are
+/// Prometheus's.
+const HISTOGRAM_BYTES_MAX: usize = 1024;
+const HISTOGRAMS_MIN: usize = 10;
+
+/// The chunk being filled. A sample of another kind ends it.
+enum Open {
+    Float(XorEncoder, i64, i64),
+    Histogram(HistogramEncoder, i64),
+    FloatHistogram(FloatHistogramEncoder, i64),
+}
+
+impl Open {
+    fn finish(self) -> Chunk {
+        match self {
+            Open::Float(encoder, mint, maxt) => encoder.finish_chunk(mint, maxt),
+            Open::Histogram(encoder, mint) => {
+                let maxt = encoder.last_t();
+                encoder.finish_chunk(mint, maxt)
             }
-            SampleValue::Histogram(_) | SampleValue::FloatHistogram(_) => {
-                return Err(ChunkError::Unsupported {
-                    encoding: Encoding::Histogram,
-                    reason: "overlapping histogram chunks cannot be merged yet",
-                });
+            Open::FloatHistogram(encoder, mint) => {
+                let maxt = encoder.last_t();
+                encoder.finish_chunk(mint, maxt)
             }
         }
     }
-    if let Some((encoder, mint, maxt)) = floats.take() {
-        out.push(encoder.finish_chunk(mint, maxt));
+}
+
+/// Appends to a histogram encoder of either kind; gives the encoder of the next chunk when one had to begin.
+macro_rules! append_histogram {
+    ($encoder:ident, $kind:ty, $t:expr, $h:expr) => {
+        if $encoder.bytes_len() > HISTOGRAM_BYTES_MAX && $encoder.sample_count() > HISTOGRAMS_MIN {
+            Some(<$kind>::first(Some($encoder), $t, $h)?)
+        } else {
+            $encoder.append($t, $h)?
+        }
+    };
+}
+
+fn encode(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
+    let mut out = Vec::new();
+    let mut open: Option<Open> = None;
+    for (t, value) in samples {
+        let t = *t;
+        // The chunk to go on with, when it is not the open one.
+        let next = match (&mut open, value) {
+            (Some(Open::Float(encoder, _, maxt)), SampleValue::Float(v))
+                if encoder.bytes_len() <= XOR_BYTES_MAX =>
+            {
+                encoder.append(t, *v);
+                *maxt = t;
+                None
+            }
+            (_, SampleValue::Float(v)) => {
+                let mut encoder = XorEncoder::new();
+                encoder.append(t, *v);
+                Some(Open::Float(encoder, t, t))
+            }
+            (Some(Open::Histogram(encoder, _)), SampleValue::Histogram(h)) => {
+                append_histogram!(encoder, HistogramEncoder, t, h).map(|next| Open::Histogram(next, t))
+            }
+            (_, SampleValue::Histogram(h)) => Some(Open::Histogram(HistogramEncoder::first(None, t, h)?, t)),
+            (Some(Open::FloatHistogram(encoder, _)), SampleValue::FloatHistogram(h)) => {
+                append_histogram!(encoder, FloatHistogramEncoder, t, h)
+                    .map(|next| Open::FloatHistogram(next, t))
+            }
+            (_, SampleValue::FloatHistogram(h)) => {
+                Some(Open::FloatHistogram(FloatHistogramEncoder::first(None, t, h)?, t))
+            }
+        };
+        if let Some(next) = next {
+            out.extend(open.replace(next).map(Open::finish));
+        }
     }
+    out.extend(open.map(Open::finish));
     Ok(out)
 }
 
@@ -94,8 +143,11 @@ fn encode(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
 mod tests {
     use super::*;
     use chronolith_chunk::encode_floats;
+    use chronolith_model::Histogram;
+    use chronolith_model::histogram::Span;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
 
     fn samples(chunks: &[Chunk]) -> Vec<(i64, u64)> {
         let all = chunks.iter().flat_map(|c| c.iter().unwrap());
@@ -146,5 +198,39 @@ mod tests {
         assert_eq!(merge_overlapping(twice).unwrap(), chunks);
         let kept = without_ranges(&chunks[0], &[TimeRange::new(0, 5), TimeRange::new(100, 500)]).unwrap();
         assert_eq!((kept[0].mint, kept[0].maxt, kept.len()), (6, 99, 1));
+    }
+
+    #[test]
+    fn overlapping_histograms_merge_beside_floats() {
+        let histogram = |i: i64| {
+            SampleValue::Histogram(Arc::new(Histogram {
+                schema: 1,
+                count: 3 * (i as u64 + 1),
+                sum: i as f64,
+                positive_spans: vec![Span { offset: 0, length: 2 }],
+                positive_buckets: vec![i + 1, i + 1],
+                ..Histogram::default()
+            }))
+        };
+        let part =
+            |step: i64| -> Vec<_> { (0..400).filter(|i| i % step != 1).map(|i| (i, histogram(i))).collect() };
+        let floats: Vec<_> = (400..500).map(|i| (i, SampleValue::Float(i as f64))).collect();
+        let mut chunks = encode(&part(3)).unwrap();
+        chunks.extend(encode(&part(4)).unwrap());
+        chunks.extend(encode(&floats).unwrap());
+        let merged = merge_overlapping(chunks).unwrap();
+        assert!(merged.windows(2).all(|w| w[0].maxt < w[1].mint));
+        let encodings: BTreeSet<u8> = merged.iter().map(|c| c.encoding.as_u8()).collect();
+        assert_eq!(encodings, BTreeSet::from([1, 2]), "integer histograms stay integer");
+        let got: Vec<_> = merged.iter().flat_map(|c| c.iter().unwrap()).map(Result::unwrap).collect();
+        let want: Vec<i64> = (0..500).filter(|i| *i >= 400 || i % 3 != 1 || i % 4 != 1).collect();
+        assert_eq!(got.iter().map(|(t, _)| *t).collect::<Vec<_>>(), want);
+        for (t, value) in got {
+            match value {
+                SampleValue::Histogram(h) => assert_eq!((h.count, h.sum), (3 * (t as u64 + 1), t as f64)),
+                SampleValue::Float(v) => assert_eq!(v, t as f64),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ use crate::cursor::{put_uvarint, put_uvarint_bytes};
 use crate::{ErrorKind, Result, crc32c};
 
 type Series = BTreeMap<Labels, Vec<ChunkMeta>>;
+/// The series of each label pair.
+type Lists = BTreeMap<(String, String), BTreeSet<Labels>>;
 
 fn write(series: &Series, options: IndexWriterOptions) -> Bytes {
     let dir = tempfile::tempdir().unwrap();
@@ -28,7 +30,7 @@ fn write(series: &Series, options: IndexWriterOptions) -> Bytes {
 }
 
 /// Everything an index says, read through every path that a query takes.
-fn read(data: Bytes) -> Result<(Series, BTreeMap<(String, String), BTreeSet<Labels>>)> {
+fn read(data: Bytes) -> Result<(Series, Lists)> {
     let index = IndexReader::new("index".into(), data)?;
     let mut record = SeriesRecord::default();
     let mut cache = SymbolCache::default();
@@ -63,7 +65,7 @@ fn read(data: Bytes) -> Result<(Series, BTreeMap<(String, String), BTreeSet<Labe
     Ok((series, lists))
 }
 
-fn expected_lists(series: &Series) -> BTreeMap<(String, String), BTreeSet<Labels>> {
+fn expected_lists(series: &Series) -> Lists {
     let mut lists: BTreeMap<_, BTreeSet<Labels>> = BTreeMap::new();
     for labels in series.keys() {
         for (n, v) in labels {
