@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use chronolith_promql::script::run_in_memory;
 
 /// Scripts with cases that do not pass yet, and how many of them. This list shrinks.
-const GAPS: &[(&str, usize)] = &[("info.test", 52)];
+const GAPS: &[(&str, usize)] = &[];
 
 fn upstream_folder() -> PathBuf {
     match std::env::var_os("CHRONOLITH_CONFORMANCE") {

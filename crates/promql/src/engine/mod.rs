@@ -159,3 +159,6 @@ fn check_depth(ast: &Ast) -> Result<(), EngineError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

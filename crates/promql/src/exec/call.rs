@@ -54,7 +54,7 @@ impl<'a> Exec<'a> {
             HistogramCount | HistogramSum | HistogramAvg | HistogramStddev | HistogramStdvar => {
                 self.histogram_statistic(id, call, grid, sink)
             }
-            Info => Err(EngineError::Execution("info() is not there yet".to_owned())),
+            Info => self.info(call, grid, sink),
             _ => unreachable!("{} is of another type or was handled before", call.func.name),
         }
     }

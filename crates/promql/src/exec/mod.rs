@@ -10,6 +10,7 @@ mod batch;
 mod call;
 mod count_values;
 mod histogram_calls;
+mod info;
 mod join;
 mod labels;
 mod merge;

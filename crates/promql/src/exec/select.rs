@@ -154,7 +154,7 @@ impl<'a> Exec<'a> {
 
 /// Calls `f(step, i)` for each step at which sample `i` is current.
 #[inline(always)]
-fn each_current(
+pub(crate) fn each_current(
     selector: &VectorSelector,
     lookback_ms: i64,
     columns: &SampleColumns,

@@ -262,3 +262,6 @@ fn calls_below_subqueries(ast: &Ast) -> bool {
             if crate::plan::depends_on_time(c.func.id) || c.func.id == FunctionId::Step)
     })
 }
+
+#[cfg(test)]
+mod tests;
