@@ -54,6 +54,38 @@ impl XorState {
         BitTail { acc: self.acc, bits: self.bits }
     }
 
+    /// The state as bytes, for a snapshot; [`XorState::from_bytes`] reads them.
+    pub fn to_bytes(&self) -> [u8; 40] {
+        let mut out = [0; 40];
+        out[..8].copy_from_slice(&self.t.to_le_bytes());
+        out[8..16].copy_from_slice(&self.t_delta.to_le_bytes());
+        out[16..24].copy_from_slice(&self.v.to_bits().to_le_bytes());
+        out[24..32].copy_from_slice(&self.acc.to_le_bytes());
+        out[32..36].copy_from_slice(&self.bits.to_le_bytes());
+        out[36..38].copy_from_slice(&self.samples.to_le_bytes());
+        out[38] = self.leading;
+        out[39] = self.trailing;
+        out
+    }
+
+    /// The state that [`XorState::to_bytes`] gave. Other bytes give a state whose chunk may not decode.
+    pub fn from_bytes(bytes: &[u8; 40]) -> Self {
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        // Shifts by these must stay shifts.
+        let (leading, trailing) = (bytes[38], bytes[39]);
+        let window = leading < 32 && trailing < 64 && leading + trailing < 64;
+        XorState {
+            t: u64_at(0) as i64,
+            t_delta: u64_at(8),
+            v: f64::from_bits(u64_at(16)),
+            acc: u64_at(24),
+            bits: u64_at(32) as u32,
+            samples: u16::from_le_bytes([bytes[36], bytes[37]]),
+            leading: if window { leading } else { NO_WINDOW },
+            trailing: if window { trailing } else { 0 },
+        }
+    }
+
     /// Timestamp of the last sample; 0 when there is none.
     #[inline]
     pub fn last_t(&self) -> i64 {

@@ -8,12 +8,12 @@ mod crc;
 mod cursor;
 pub mod db;
 mod error;
-#[allow(dead_code)] // Snapshots are the next change.
 pub mod head;
 pub mod index;
 pub mod merge;
 mod mmap;
 pub mod postings;
+mod snapshot;
 pub mod wal;
 
 pub use crc::crc32c;

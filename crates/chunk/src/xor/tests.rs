@@ -108,6 +108,20 @@ proptest! {
     }
 
     #[test]
+    fn a_state_continues_from_its_bytes(samples in samples(), at in any::<prop::sample::Index>()) {
+        let (mut state, mut words) = (XorState::new(), Vec::new());
+        let at = at.index(samples.len() + 1);
+        for (i, (t, v)) in samples.iter().enumerate() {
+            if i == at {
+                state = XorState::from_bytes(&state.to_bytes());
+            }
+            state.append(&mut words, *t, *v);
+        }
+        state.finish(&mut words);
+        prop_assert_eq!(words, encode(&samples).to_vec());
+    }
+
+    #[test]
     fn any_timestamps_come_back(samples in prop::collection::vec((any::<i64>(), value()), 0..50)) {
         let data = encode(&samples);
         let got: Vec<_> = XorIter::new(&data).unwrap().map(|s| s.unwrap()).map(|(t, v)| (t, v.to_bits())).collect();

@@ -34,6 +34,7 @@ pub use options::{BlockThanos, Clock, DbOptions, Limits};
 pub use tenant::BlockDamage;
 
 use crate::head::{Head, Key, Scratch, WriteOutcome};
+use crate::snapshot;
 use crate::wal::{
     Commit, DirStore, Heads, SegmentStore, Wal, WalError, WalOptions, frame_begin, frame_end, put_tenant,
     replay,
@@ -91,6 +92,7 @@ impl Db {
     ) -> Result<(Arc<Db>, ReplayReport), DbError> {
         let started = Instant::now();
         options.check()?;
+        let options = Arc::new(options);
         let dir = &options.dir;
         for sub in ["tenants", "snapshot"] {
             let path = dir.join(sub);
@@ -98,9 +100,6 @@ impl Db {
         }
         let lock = identity::lock(dir)?;
         let (key, shards) = identity::load_or_create(dir, options.shards)?;
-        let options = Arc::new(options);
-        let mut registry =
-            Registry { tenants: Tenants::default(), options: Arc::clone(&options), key: key.clone(), shards };
         let mut report = ReplayReport::default();
         let threads = match options.replay_threads {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
@@ -108,7 +107,23 @@ impl Db {
         };
         let wal_failed =
             |e: std::io::Error| DbError::Wal(WalError::Failed { segment: 0, source: Arc::new(e) });
-        let next = replay(&*store, 0, &mut registry, threads, &mut report).map_err(wal_failed)?;
+        let mut registry = Registry::new(&options, &key, shards);
+        let snapshots = dir.join("snapshot");
+        for id in snapshot::list(&snapshots).map_err(DbError::io("list", &snapshots))?.into_iter().rev() {
+            match snapshot::load(&snapshots, id, &mut registry, threads) {
+                Ok(()) => {
+                    report.snapshot = Some(id);
+                    break;
+                }
+                Err(reason) => {
+                    report.snapshots_refused.push(format!("snapshot {id:08}: {reason}"));
+                    registry = Registry::new(&options, &key, shards);
+                    snapshot::remove(&snapshots, id).map_err(DbError::io("remove", &snapshots))?;
+                }
+            }
+        }
+        let first = report.snapshot.unwrap_or(0);
+        let next = replay(&*store, first, &mut registry, threads, &mut report).map_err(wal_failed)?;
         let mut blocks_damaged = Vec::new();
         for tenant in registry.tenants.by_id.values() {
             tenant.head.finish_replay();
@@ -121,7 +136,7 @@ impl Db {
         };
         let wal = Wal::start(store, next, wal_options)?;
         let db = Arc::new(Db {
-            options,
+            options: Arc::clone(&options),
             key,
             shards,
             wal,
@@ -153,6 +168,9 @@ impl Db {
 
     /// Writes a batch. Its good part is readable when this returns, and durable when the outcome's commit resolves.
     pub fn write(&self, tenant: &TenantId, batch: &WriteBatch) -> WriteOutcome {
+        if self.closed.load(Ordering::Relaxed) {
+            return failed(WalError::Closed);
+        }
         let tenant = match self.tenant_or_create(tenant) {
             Ok(tenant) => tenant,
             Err(err) => return failed(err),
@@ -236,27 +254,48 @@ impl Db {
         self.wal.flush()
     }
 
-    /// Ends the log. Writes fail from now on; reads go on.
+    /// Takes a snapshot and ends the log. Writes fail from now on; reads go on.
     pub fn close(&self) -> Result<(), DbError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let _maintenance = self.maintenance.lock();
+        let snapshot = self.snapshot_locked();
         self.wal.close()?;
-        Ok(())
+        snapshot
     }
 }
 
+/// Snapshots.
 impl Db {
+    /// Writes down what the heads hold, so that a restart replays only what comes after.
+    pub fn snapshot(&self) -> Result<(), DbError> {
+        let _maintenance = self.maintenance.lock();
+        self.snapshot_locked()
+    }
+
     fn snapshot_locked(&self) -> Result<(), DbError> {
+        let dir = self.options.dir.join("snapshot");
+        let segment = self.wal.rotate()?;
+        let tenants: Vec<Arc<Tenant>> = self.tenants.read().by_id.values().cloned().collect();
+        snapshot::write(&dir, segment, tenants.iter().map(|t| (t.id(), &*t.head)))
+            .map_err(DbError::io("write a snapshot in", &dir))?;
+        // Segments go once two snapshots cover them, so that either may be damaged.
+        if let Some(oldest) = snapshot::prune(&dir).map_err(DbError::io("remove from", &dir))? {
+            self.wal
+                .remove_before(oldest)
+                .map_err(DbError::io("remove segments of", self.options.dir.join("wal")))?;
+        }
         Ok(())
     }
 }
 
 impl Drop for Db {
     fn drop(&mut self) {
-        // Whoever wants to know of an error calls `close`.
-        let _ = self.close();
+        // Without a snapshot: whoever wants one, or wants to know of an error, calls `close`.
+        if !self.closed.load(Ordering::Acquire) {
+            let _ = self.wal.close();
+        }
     }
 }
 
@@ -294,6 +333,12 @@ struct Registry {
     options: Arc<DbOptions>,
     key: Key,
     shards: usize,
+}
+
+impl Registry {
+    fn new(options: &Arc<DbOptions>, key: &Key, shards: usize) -> Self {
+        Registry { tenants: Tenants::default(), options: Arc::clone(options), key: key.clone(), shards }
+    }
 }
 
 impl Heads for Registry {

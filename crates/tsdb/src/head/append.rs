@@ -8,7 +8,6 @@
 use std::sync::atomic::Ordering;
 
 use chronolith_model::WriteBatch;
-use chronolith_model::write::decode_labels;
 
 use super::Head;
 use super::outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection};
@@ -343,7 +342,7 @@ impl Request<'_> {
             return Err(RejectReason::SeriesLimit(max));
         }
         let index = self.head.shard_of(fp);
-        let slot = self.head.insert_series(shard, index, None, fp, section, &mut new.symbols);
+        let slot = self.head.insert_series(shard, index, fp, section, &mut new.symbols);
         put_series_entry(&mut new.list, slot, section);
         new.count += 1;
         Ok(slot)
@@ -352,27 +351,17 @@ impl Request<'_> {
 
 impl Head {
     /// Enters a series in its shard and in the index.
-    pub(crate) fn insert_series(
+    fn insert_series(
         &self,
         shard: &mut Shard,
         index: usize,
-        slot: Option<Slot>,
         fp: Fingerprint,
         section: &[u8],
         symbols: &mut Vec<(u32, u32)>,
     ) -> Slot {
         let mut head_index = self.index.write();
-        symbols.clear();
-        for (name, value) in decode_labels(section).map_while(Result::ok) {
-            symbols.push((head_index.symbols.intern(name), head_index.symbols.intern(value)));
-        }
-        let slot = match slot {
-            Some(slot) => {
-                shard.insert_at(slot, fp, symbols);
-                slot
-            }
-            None => shard.insert(fp, symbols),
-        };
+        head_index.symbols.intern_section(section, symbols);
+        let slot = shard.insert(fp, symbols);
         let series = self.series_ref(index, slot);
         for (name, value) in &*symbols {
             head_index.insert(*name, *value, series);
@@ -381,15 +370,17 @@ impl Head {
         slot
     }
 
-    /// Removes one series from its shard and from the index.
-    pub(crate) fn remove_series(&self, shard: &mut Shard, index: usize, slot: Slot) {
-        let series = self.series_ref(index, slot);
-        let Some(symbols) = shard.live_series(slot).map(|s| shard.symbols(s).collect::<Vec<_>>()) else {
-            return;
-        };
-        self.index.write().remove_one(series, &symbols);
-        shard.remove(slot);
-        self.series_count.fetch_sub(1, Ordering::Relaxed);
+    /// Enters a series that the log names under its slot. The index follows with [`Head::finish_replay`].
+    pub(crate) fn replay_series(
+        &self,
+        shard: &mut Shard,
+        slot: Slot,
+        fp: Fingerprint,
+        section: &[u8],
+        symbols: &mut Vec<(u32, u32)>,
+    ) {
+        self.index.write().symbols.intern_section(section, symbols);
+        shard.insert_at(slot, fp, symbols);
     }
 
     /// Keeps that `spelled` is another encoding of `canonical`.

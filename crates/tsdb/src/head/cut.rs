@@ -5,7 +5,6 @@
 //! 2. Series are streamed in label order ([`Head::cut_groups`], [`Head::cut_series`], [`Head::cut_chunks`]).
 //! 3. [`Head::finish_cut`], once the blocks are durable: exactly what they hold is forgotten.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use chronolith_chunk::Chunk;
@@ -203,22 +202,35 @@ impl Head {
         self.max_t.store(max_t, Ordering::Relaxed);
     }
 
-    /// After a replay: removes what a committed cut left empty, and finds the free slots.
-    pub(crate) fn finish_replay(self: &Arc<Self>) {
-        let mut dead = hashbrown::HashSet::<u32, rustc_hash::FxBuildHasher>::default();
-        for (index, shard) in self.shards.iter().enumerate() {
-            let mut shard = shard.lock();
-            let gone = shard.truncate(CutBound::Before(i64::MIN), &CutCounts::default(), true);
-            dead.extend(gone.into_iter().map(|slot| self.series_ref(index, slot)));
+    /// After a replay: removes what a committed cut left empty, finds the free slots, builds the index.
+    pub(crate) fn finish_replay(&self) {
+        let mut shards: Vec<_> = self.shards.iter().map(|s| s.lock()).collect();
+        for shard in &mut shards {
+            shard.truncate(CutBound::Before(i64::MIN), &CutCounts::default(), true);
             shard.rebuild_free();
         }
-        self.forget_series(&dead);
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            if shard.live == 0 {
-                shard.release();
+        let mut index = self.index.write();
+        index.clear();
+        index.symbols.finish_import();
+        index.symbols.begin_sweep();
+        // Ascending references are appended; in any other order the long lists would be moved again and again.
+        for slot in 0..shards.iter().map(|s| s.slots()).max().unwrap_or(0) {
+            for (i, shard) in shards.iter().enumerate() {
+                let Some(series) = shard.live_series(slot) else { continue };
+                let reference = self.series_ref(i, slot);
+                for (name, value) in shard.symbols(series) {
+                    index.insert(name, value, reference);
+                    index.symbols.mark(name);
+                    index.symbols.mark(value);
+                }
             }
         }
+        index.symbols.end_sweep();
+        self.series_count.store(shards.iter().map(|s| s.live).sum(), Ordering::Relaxed);
+        for shard in shards.iter_mut().filter(|s| s.live == 0) {
+            shard.release();
+        }
+        drop((index, shards));
         self.refresh_times();
     }
 }

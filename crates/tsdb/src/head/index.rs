@@ -55,22 +55,10 @@ impl HeadIndex {
         }
     }
 
-    /// Removes one series with these pairs.
-    pub(crate) fn remove_one(&mut self, series: u32, symbols: &[(u32, u32)]) {
-        for (name, value) in symbols {
-            let Some(values) = self.names.get_mut(name) else { continue };
-            let Some(list) = values.get_mut(value) else { continue };
-            if let Ok(at) = list.binary_search(&series) {
-                list.remove(at);
-            }
-            if list.is_empty() {
-                values.remove(value);
-                self.pairs -= 1;
-            }
-            if values.is_empty() {
-                self.names.remove(name);
-            }
-        }
+    /// Forgets all postings; the symbols stay.
+    pub(crate) fn clear(&mut self) {
+        self.names = HashMap::default();
+        self.pairs = 0;
     }
 
     /// Removes series that `dead` names.

@@ -31,6 +31,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use append::Scratch;
 pub(crate) use cut::CutPlan;
+pub(crate) use memory::{ChunkAt, Segment, Segments};
+pub(crate) use ooo::OutOfOrder;
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
 pub use read::{HeadSelect, HeadSeries};
 pub(crate) use section::{Fingerprint, KEY_BYTES, Key};

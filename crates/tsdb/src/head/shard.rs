@@ -1,6 +1,6 @@
 //! A part of a head with a lock of its own: series by fingerprint, and the memory of their chunks.
 
-use chronolith_chunk::Chunk;
+use chronolith_chunk::{Chunk, XorState};
 use chronolith_model::{Labels, TimeRange};
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
@@ -108,7 +108,7 @@ impl Shard {
     }
 
     #[inline]
-    fn series_mut(&mut self, slot: Slot) -> &mut Series {
+    pub(crate) fn series_mut(&mut self, slot: Slot) -> &mut Series {
         &mut self.pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE]
     }
 
@@ -174,6 +174,27 @@ impl Shard {
     pub(crate) fn reserve(&mut self, series: usize) {
         let pages = &self.pages;
         self.table.reserve(series, |&s| pages[(s >> PAGE_SHIFT) as usize][s as usize % PAGE].fp.low);
+    }
+
+    /// Takes up what a snapshot holds of a series beyond its labels: the newest complete chunk, the growing one (with
+    /// its words, first time and end), and samples out of order.
+    pub(crate) fn restore(
+        &mut self,
+        slot: Slot,
+        last_chunk: ChunkAt,
+        growing: Option<(XorState, &[u8], i64, i64)>,
+        ooo: Option<OutOfOrder>,
+    ) {
+        let Shard { pages, fragments, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        series.last_chunk = last_chunk;
+        if let Some((xor, words, mint, next_at)) = growing {
+            series.resume(xor, words, mint, next_at, fragments);
+        }
+        if let Some(ooo) = ooo {
+            series.flags |= HAS_OUT_OF_ORDER;
+            self.ooo.insert(slot, Box::new(ooo));
+        }
     }
 
     /// Finds the free slots after a replay.

@@ -1,5 +1,6 @@
 //! Interned strings: every label name and value of a head once, known by a number.
 
+use chronolith_model::write::decode_labels;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -61,6 +62,36 @@ impl Symbols {
         symbol
     }
 
+    /// The numbers of a label section's names and values.
+    pub(crate) fn intern_section(&mut self, section: &[u8], out: &mut Vec<(u32, u32)>) {
+        out.clear();
+        for (name, value) in decode_labels(section).map_while(Result::ok) {
+            out.push((self.intern(name), self.intern(value)));
+        }
+    }
+
+    /// All symbols with their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
+        let used = self.places.iter().enumerate().filter(|(_, p)| p.len != FREE);
+        used.map(|(s, _)| (s as u32, self.text(s as u32)))
+    }
+
+    /// Enters a symbol under the number that a snapshot names.
+    pub(crate) fn import(&mut self, symbol: u32, text: &str) {
+        let at = symbol as usize;
+        if at >= self.places.len() {
+            self.places.resize(at + 1, Place { len: FREE, ..Place::default() });
+        }
+        self.places[at] = push_text(&mut self.pages, text);
+        self.enter(text, symbol);
+    }
+
+    /// Finds the free numbers after an import.
+    pub(crate) fn finish_import(&mut self) {
+        let free = self.places.iter().enumerate().filter(|(_, p)| p.len == FREE);
+        self.free = free.map(|(s, _)| s as u32).collect();
+    }
+
     fn insert(&mut self, text: &str) -> u32 {
         let place = push_text(&mut self.pages, text);
         let symbol = match self.free.pop() {
@@ -73,6 +104,11 @@ impl Symbols {
                 (self.places.len() - 1) as u32
             }
         };
+        self.enter(text, symbol);
+        symbol
+    }
+
+    fn enter(&mut self, text: &str, symbol: u32) {
         let hash = xxh3_64_with_seed(text.as_bytes(), self.seed);
         let (places, pages, seed) = (&self.places, &self.pages, self.seed);
         self.by_text.insert_unique(hash, symbol, |&s| {
@@ -80,7 +116,6 @@ impl Symbols {
             let text = &pages[p.page as usize][p.start as usize..(p.start + p.len) as usize];
             xxh3_64_with_seed(text.as_bytes(), seed)
         });
-        symbol
     }
 
     /// Starts to look for symbols that no series uses; [`Symbols::mark`] tells of those that are used.

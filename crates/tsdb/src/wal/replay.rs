@@ -317,16 +317,16 @@ fn apply_series(
         if let Some(old) = shard.find(fp) {
             // The series was removed and came again. What the old slot still holds belongs to it as well.
             if shard.is_empty_series(old) {
-                head.remove_series(&mut shard, index, old);
+                shard.remove(old);
             } else {
                 moved.insert((head.number, index, slot), old);
                 continue;
             }
         }
         if shard.live_series(slot).is_some() {
-            head.remove_series(&mut shard, index, slot);
+            shard.remove(slot);
         }
-        head.insert_series(&mut shard, index, Some(slot), fp, section, symbols);
+        head.replay_series(&mut shard, slot, fp, section, symbols);
     }
 }
 

@@ -195,7 +195,6 @@ impl Wal {
     }
 
     /// Removes the segments below `segment`.
-    #[allow(dead_code)]
     pub(crate) fn remove_before(&self, segment: u64) -> std::io::Result<usize> {
         let mut removed = 0;
         for id in self.store.list()? {

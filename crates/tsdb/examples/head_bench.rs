@@ -1,0 +1,227 @@
+//! Measures the write path in process: samples per CPU-second with the log's group commit, memory per series, replay
+//! and snapshot speed.
+//!
+//! ```text
+//! head_bench <series> <rounds> <dir> [writers]
+//! ```
+//!
+//! Each round writes one sample to every series, in requests of 2,000 series, 15 s apart; 240 rounds are an hour.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use chronolith_model::write::encode_labels;
+use chronolith_model::{Sample, TenantId, TimeRange, WriteBatchBuilder};
+use chronolith_tsdb::db::{Db, DbOptions};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const REQUEST: usize = 2000;
+
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// Resident memory that no file backs, now and at its peak, in bytes.
+fn memory() -> (f64, f64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find(|l| l.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    };
+    (field("RssAnon:").unwrap_or(0.0) * 1024.0, field("VmHWM:").unwrap_or(0.0) * 1024.0)
+}
+
+struct Corpus {
+    bodies: Vec<(Bytes, Vec<std::ops::Range<u32>>)>,
+}
+
+fn corpus(series: usize) -> Corpus {
+    let mut bodies = Vec::new();
+    for first in (0..series).step_by(REQUEST) {
+        let (mut body, mut ranges) = (Vec::new(), Vec::new());
+        for i in first..series.min(first + REQUEST) {
+            let start = body.len() as u32;
+            // A node's series follow each other, as a scrape sends them.
+            let (node, metric) = (i / 500, i % 500);
+            let name =
+                format!("node_metric_{}_{}", metric / 4, ["total", "bytes", "seconds", "ratio"][metric % 4]);
+            let instance = format!("10.{}.{}.{}:9100", node >> 16 & 255, node >> 8 & 255, node & 255);
+            let host = format!("node-{node:06}.eu-central-1.compute.internal");
+            let device = format!("device{}", metric % 7);
+            let pairs = [
+                ("__name__", name.as_str()),
+                ("availability_zone", "eu-central-1a"),
+                ("cluster", "production-eu"),
+                ("container", "node-exporter"),
+                ("device", &device),
+                ("endpoint", "metrics"),
+                ("host", &host),
+                ("instance", &instance),
+                ("job", "node-exporter"),
+                ("namespace", "monitoring"),
+                ("prometheus", "monitoring/k8s"),
+                ("service", "node-exporter"),
+            ];
+            encode_labels(pairs, &mut body);
+            ranges.push(start..body.len() as u32);
+        }
+        bodies.push((Bytes::from(body), ranges));
+    }
+    Corpus { bodies }
+}
+
+/// Counters with small steps, integer gauges, noisy floats, and constants: roughly a node exporter's mix.
+fn value(series: usize, round: usize) -> f64 {
+    let noise = ((series as u64) << 20 ^ round as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    match series % 10 {
+        0..=3 => (series * 1000 + round * 37 + (noise % 20) as usize) as f64,
+        4..=5 => (noise % 1000) as f64,
+        6 => noise as f64 / 7919.0,
+        _ => (series % 100) as f64,
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let arg = |i: usize, default: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
+    let (series, rounds, writers) = (arg(1, 100_000), arg(2, 240), arg(4, 2));
+    let dir = args.get(3).cloned().unwrap_or_else(|| "/tmp/head_bench".to_owned());
+    let _ = std::fs::remove_dir_all(&dir);
+    let corpus = corpus(series);
+    let tenant = TenantId::default();
+    let options = || DbOptions { clock: Arc::new(|| i64::MAX / 2), ..DbOptions::new(&dir) };
+
+    // What building the requests costs by itself.
+    let before = cpu_seconds();
+    for round in 0..10 {
+        for r in 0..corpus.bodies.len() {
+            std::hint::black_box(request(&corpus, r, round));
+        }
+    }
+    let building = (cpu_seconds() - before) / 10.0;
+    let (idle, _) = memory();
+
+    let (db, _) = Db::open(options()).expect("open");
+    let (started, before) = (Instant::now(), cpu_seconds());
+    write_rounds(&db, &tenant, &corpus, 0..1, writers);
+    println!(
+        "create   {series} series: {:.0} series per CPU-second, {:.2} s",
+        series as f64 / (cpu_seconds() - before),
+        started.elapsed().as_secs_f64()
+    );
+    let (started, before) = (Instant::now(), cpu_seconds());
+    write_rounds(&db, &tenant, &corpus, 1..rounds, writers);
+    let cpu = cpu_seconds() - before - building * (rounds - 1) as f64;
+    let samples = (series * (rounds - 1)) as f64;
+    println!(
+        "append   {:.2}M samples per CPU-second ({:.2} s CPU without {:.2} s of building requests, {:.2} s wall)",
+        samples / cpu / 1e6,
+        cpu,
+        building * (rounds - 1) as f64,
+        started.elapsed().as_secs_f64()
+    );
+    let (now, peak) = memory();
+    println!(
+        "memory   {:.0} B per series now, {:.0} at the peak above {:.0} MB idle; the head says {:.0}",
+        (now - idle) / series as f64,
+        (peak - idle) / series as f64,
+        idle / 1e6,
+        db.head(&tenant).expect("head").bytes() as f64 / series as f64
+    );
+    let wal: u64 = std::fs::read_dir(format!("{dir}/wal"))
+        .expect("wal")
+        .flatten()
+        .filter_map(|e| e.metadata().ok())
+        .map(|m| m.len())
+        .sum();
+    println!("log      {:.2} B per sample", wal as f64 / (samples + series as f64));
+    let started = Instant::now();
+    let head = db.head(&tenant).expect("head");
+    let (mut count, mut chunks, mut bytes) = (0, 0, 0);
+    for s in head.select(&[], TimeRange::ALL, false) {
+        count += 1;
+        chunks += s.chunks.len();
+        bytes += s.chunks.iter().map(|c| c.data.len()).sum::<usize>();
+    }
+    println!(
+        "select   {count} series, {chunks} chunks, {:.2} B per sample: {:.2} s",
+        bytes as f64 / (samples + series as f64),
+        started.elapsed().as_secs_f64()
+    );
+    drop(head);
+    let close = std::env::var_os("NO_SNAPSHOT").is_none();
+    let started = Instant::now();
+    if close {
+        db.close().expect("close");
+        println!("close    {:.2} s", started.elapsed().as_secs_f64());
+    } else {
+        db.sync().expect("sync");
+        std::mem::forget(db);
+        println!("restart with: head_bench replay {dir}");
+        return;
+    }
+    drop(db);
+    let (started, before) = (Instant::now(), cpu_seconds());
+    let (db, report) = Db::open(options()).expect("reopen");
+    println!(
+        "open     {:.2} s, {:.2} CPU-s, {} series, {} samples replayed ({:.2}M per CPU-second), snapshot {:?}",
+        started.elapsed().as_secs_f64(),
+        cpu_seconds() - before,
+        db.head(&tenant).expect("head").series_count(),
+        report.samples,
+        report.samples as f64 / (cpu_seconds() - before) / 1e6,
+        report.snapshot
+    );
+}
+
+fn request(corpus: &Corpus, r: usize, round: usize) -> chronolith_model::WriteBatch {
+    thread_local!(static BUILDER: std::cell::RefCell<WriteBatchBuilder> = std::cell::RefCell::default());
+    let (body, ranges) = &corpus.bodies[r];
+    BUILDER.with_borrow_mut(|builder| {
+        builder.start(body.len() as u32);
+        for (i, range) in ranges.iter().enumerate() {
+            builder.push_series(range.clone());
+            let t = 1_700_000_000_000 + round as i64 * 15_000 + (r as i64 * 7919) % 15_000;
+            builder.push_sample(Sample { t, v: value(r * REQUEST + i, round) });
+        }
+        builder.finish(body.clone())
+    })
+}
+
+fn write_rounds(db: &Db, tenant: &TenantId, corpus: &Corpus, rounds: std::ops::Range<usize>, writers: usize) {
+    for round in rounds {
+        let next = AtomicUsize::new(0);
+        let refused = AtomicI64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..writers {
+                scope.spawn(|| {
+                    // Up to sixteen requests of a writer wait for the disk at once.
+                    let mut waiting = std::collections::VecDeque::new();
+                    loop {
+                        let r = next.fetch_add(1, Ordering::Relaxed);
+                        if r >= corpus.bodies.len() {
+                            break;
+                        }
+                        let outcome = db.write(tenant, &request(corpus, r, round));
+                        refused.fetch_add(outcome.rejected_count as i64, Ordering::Relaxed);
+                        waiting.push_back(outcome.commit);
+                        if waiting.len() > 16 {
+                            waiting.pop_front().expect("not empty").wait().expect("durable");
+                        }
+                    }
+                    for commit in waiting {
+                        commit.wait().expect("durable");
+                    }
+                });
+            }
+        });
+        assert_eq!(refused.into_inner(), 0);
+    }
+}

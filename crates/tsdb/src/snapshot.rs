@@ -1,0 +1,427 @@
+//! Snapshots: what the log's segments below a number made of the heads, so that a restart need not replay them.
+//!
+//! A snapshot is a file of frames like a log segment (see [`crate::wal`]), named and headed by the number of the first
+//! segment that it does not cover. It is written to `<number>.tmp`, synced and renamed. The newest two are kept, and
+//! the log from the older one on: when the newest is damaged, the older one and the log take its place.
+//!
+//! ```text
+//! tenant   1 ‖ number ‖ name
+//! shard    2 ‖ number ‖ shard ‖ series ‖ floor ‖ oldest ‖ newest ‖ first segment ‖ segments
+//! segment  3 ‖ number ‖ shard ‖ index ‖ newest ‖ bytes               a segment of complete chunks, as it lies in memory
+//! series   4 ‖ number ‖ shard ‖ count × series
+//! symbols  5 ‖ number ‖ count × (symbol ‖ length ‖ text)
+//! end      6 ‖ frames before it
+//!
+//! series:  slot ‖ fingerprint (16 bytes) ‖ count × (name, value symbol) ‖ newest complete chunk (segment + 1, offset)
+//!          ‖ 0, or 1 ‖ encoder state (40 bytes) ‖ first time ‖ end ‖ length ‖ words of the growing chunk
+//!          ‖ late chunks × (first, last, length, bytes) ‖ late samples × (time, value 8 bytes)
+//! ```
+//!
+//! Numbers are LEB128, times zigzag. A shard is copied under its lock and written outside of it; samples that came
+//! meanwhile are in the snapshot and in the log, and replay tells them apart from new ones.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use chronolith_chunk::{Chunk, Encoding, XorState};
+use chronolith_model::TenantId;
+use crossbeam_channel::bounded;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::head::{ChunkAt, Fingerprint, Head, OutOfOrder, Segment, Segments, Shard};
+use crate::wal::{
+    FrameReader, Heads, frame_begin, frame_end, put_uvarint, segment_header, sync_dir, take_uvarint,
+    unzigzag, zigzag,
+};
+
+/// Snapshots that are kept.
+const KEPT: usize = 2;
+/// Series in one frame.
+const SERIES_PER_FRAME: usize = 1024;
+
+/// Numbers of the snapshots in `dir`, ascending.
+pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.len() >= 8 && name.bytes().all(|b| b.is_ascii_digit()) {
+            ids.extend(name.parse::<u64>().ok());
+        } else if name.ends_with(".tmp") {
+            fs::remove_file(dir.join(name))?;
+        }
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:08}"))
+}
+
+/// Removes a snapshot that cannot be read.
+pub(crate) fn remove(dir: &Path, id: u64) -> std::io::Result<()> {
+    fs::remove_file(path(dir, id))
+}
+
+/// Removes all but the newest snapshots; the answer is the number of the oldest that stays, if as many are there as
+/// are wanted.
+pub(crate) fn prune(dir: &Path) -> std::io::Result<Option<u64>> {
+    let ids = list(dir)?;
+    let (old, kept) = ids.split_at(ids.len().saturating_sub(KEPT));
+    for id in old {
+        remove(dir, *id)?;
+    }
+    Ok(kept.first().copied().filter(|_| kept.len() == KEPT))
+}
+
+struct Writer {
+    out: BufWriter<File>,
+    frame: Vec<u8>,
+    frames: u64,
+}
+
+impl Writer {
+    fn frame(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> std::io::Result<()> {
+        self.frame.clear();
+        let at = frame_begin(&mut self.frame);
+        fill(&mut self.frame);
+        frame_end(&mut self.frame, at);
+        self.frames += 1;
+        self.out.write_all(&self.frame)
+    }
+}
+
+fn put_time(out: &mut Vec<u8>, t: i64) {
+    put_uvarint(out, zigzag(t));
+}
+
+/// Writes the snapshot `id` of these heads.
+pub(crate) fn write<'a>(
+    dir: &Path,
+    id: u64,
+    heads: impl Iterator<Item = (&'a TenantId, &'a Head)>,
+) -> std::io::Result<()> {
+    let tmp = dir.join(format!("{id:08}.tmp"));
+    let mut w =
+        Writer { out: BufWriter::with_capacity(1 << 20, File::create(&tmp)?), frame: Vec::new(), frames: 0 };
+    w.out.write_all(&segment_header(id))?;
+    for (tenant, head) in heads {
+        let number = u64::from(head.number);
+        w.frame(|out| {
+            out.push(1);
+            put_uvarint(out, number);
+            out.extend_from_slice(tenant.as_str().as_bytes());
+        })?;
+        for index in 0..head.shards.len() {
+            write_shard(&mut w, head, index)?;
+        }
+        // After the shards: every symbol that they name is there.
+        write_symbols(&mut w, head)?;
+    }
+    let frames = w.frames;
+    w.frame(|out| {
+        out.push(6);
+        put_uvarint(out, frames);
+    })?;
+    let file = w.out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    fs::rename(&tmp, path(dir, id))?;
+    sync_dir(dir)
+}
+
+fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()> {
+    let number = u64::from(head.number);
+    let mut series = vec![Vec::new()];
+    let (live, floor, times, (first, segments)) = {
+        let shard = head.shards[index].lock();
+        let mut in_frame = 0;
+        for (slot, _) in shard.live_slots() {
+            if in_frame == SERIES_PER_FRAME {
+                series.push(Vec::new());
+                in_frame = 0;
+            }
+            in_frame += 1;
+            put_series(series.last_mut().expect("one at least"), &shard, slot);
+        }
+        (shard.live, shard.floor, (shard.min_t, shard.max_t), shard.segments.export())
+    };
+    if live == 0 && floor == i64::MIN {
+        return Ok(());
+    }
+    w.frame(|out| {
+        out.push(2);
+        for v in [number, index as u64, live as u64, zigzag(floor), zigzag(times.0), zigzag(times.1)] {
+            put_uvarint(out, v);
+        }
+        put_uvarint(out, u64::from(first));
+        put_uvarint(out, segments.len() as u64);
+    })?;
+    for (i, segment) in segments.iter().enumerate() {
+        let Some(segment) = segment else { continue };
+        w.frame(|out| {
+            out.push(3);
+            for v in [number, index as u64, i as u64, zigzag(segment.maxt)] {
+                put_uvarint(out, v);
+            }
+            out.extend_from_slice(&segment.bytes);
+        })?;
+    }
+    for batch in series.iter().filter(|b| !b.is_empty()) {
+        w.frame(|out| {
+            out.push(4);
+            put_uvarint(out, number);
+            put_uvarint(out, index as u64);
+            out.extend_from_slice(batch);
+        })?;
+    }
+    Ok(())
+}
+
+fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
+    let series = shard.series(slot);
+    put_uvarint(out, u64::from(slot));
+    out.extend_from_slice(&series.fp.low.to_le_bytes());
+    out.extend_from_slice(&series.fp.high.to_le_bytes());
+    let symbols = shard.symbols(series);
+    put_uvarint(out, symbols.clone().count() as u64);
+    for (name, value) in symbols {
+        put_uvarint(out, u64::from(name));
+        put_uvarint(out, u64::from(value));
+    }
+    // No chunk has the highest segment number, so one more fits.
+    put_uvarint(out, u64::from(series.last_chunk.segment) + 1);
+    put_uvarint(out, u64::from(series.last_chunk.offset));
+    out.push(u8::from(series.last().is_some()));
+    if series.last().is_some() {
+        out.extend_from_slice(&series.xor.to_bytes());
+        put_time(out, series.mint);
+        put_time(out, series.next_at);
+        let mut words = Vec::new();
+        series.write_words(&shard.fragments, &mut words);
+        put_uvarint(out, words.len() as u64);
+        out.extend_from_slice(&words);
+    }
+    let ooo = shard.ooo.get(&slot);
+    put_uvarint(out, ooo.map_or(0, |o| o.closed.len()) as u64);
+    for chunk in ooo.iter().flat_map(|o| &o.closed) {
+        put_time(out, chunk.mint);
+        put_time(out, chunk.maxt);
+        put_uvarint(out, chunk.data.len() as u64);
+        out.extend_from_slice(&chunk.data);
+    }
+    put_uvarint(out, ooo.map_or(0, |o| o.open.len()) as u64);
+    for (t, v) in ooo.iter().flat_map(|o| &o.open) {
+        put_time(out, *t);
+        out.extend_from_slice(&v.to_bits().to_le_bytes());
+    }
+}
+
+fn write_symbols(w: &mut Writer, head: &Head) -> std::io::Result<()> {
+    const BYTES_PER_FRAME: usize = 256 << 10;
+    let mut batches = vec![Vec::new()];
+    for (symbol, text) in head.index.read().symbols.iter() {
+        if batches.last().is_some_and(|b| b.len() > BYTES_PER_FRAME) {
+            batches.push(Vec::new());
+        }
+        let batch = batches.last_mut().expect("one at least");
+        put_uvarint(batch, u64::from(symbol));
+        put_uvarint(batch, text.len() as u64);
+        batch.extend_from_slice(text.as_bytes());
+    }
+    for batch in batches {
+        w.frame(|out| {
+            out.push(5);
+            put_uvarint(out, u64::from(head.number));
+            out.extend_from_slice(&batch);
+        })?;
+    }
+    Ok(())
+}
+
+/// Loads a snapshot into heads that have just been made. On an error they hold some of it and must be thrown away.
+pub(crate) fn load(dir: &Path, id: u64, heads: &mut dyn Heads, threads: usize) -> Result<(), String> {
+    let file = File::open(path(dir, id)).map_err(|e| e.to_string())?;
+    let mut reader = FrameReader::open(Box::new(file), id).map_err(|e| e.to_string())?;
+    let failed = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        let threads = threads.max(1);
+        let senders: Vec<_> = (0..threads)
+            .map(|_| {
+                let (sender, receiver) = bounded::<(Arc<Head>, Bytes)>(16);
+                let failed = &failed;
+                scope.spawn(move || {
+                    let mut loading = Loading::default();
+                    for (head, frame) in receiver {
+                        if loading.frame(&head, &frame).is_none() {
+                            failed.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    if loading.finish().is_none() {
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                });
+                sender
+            })
+            .collect();
+        let mut frames = 0u64;
+        loop {
+            let offset = reader.offset();
+            let at = |what: &str| format!("{what} at offset {offset}");
+            let frame = reader.next_body().map_err(|e| at(&e.to_string()))?;
+            let Some(frame) = frame else { return Err(at("the end is missing")) };
+            let parsed = (|| {
+                let (&kind, mut rest) = frame.split_first()?;
+                Some((kind, take_uvarint(&mut rest)?, rest))
+            })();
+            let (kind, number, mut rest) = parsed.ok_or_else(|| at("unreadable frame"))?;
+            if kind == 6 {
+                return if number == frames { Ok(()) } else { Err(at("frames are missing")) };
+            }
+            frames += 1;
+            let number = u32::try_from(number).map_err(|_| at("impossible tenant number"))?;
+            if kind == 1 {
+                let name = std::str::from_utf8(rest).ok().and_then(|n| TenantId::new(n).ok());
+                heads.define(number, name.ok_or_else(|| at("impossible tenant"))?);
+                continue;
+            }
+            let (head, _) = heads.get(number).ok_or_else(|| at("unknown tenant"))?;
+            // A shard's frames go to one thread, in order; symbols belong to no shard.
+            let shard = if kind == 5 { 0 } else { take_uvarint(&mut rest).unwrap_or(0) as usize };
+            let to = (number as usize).wrapping_add(shard) % threads;
+            senders[to].send((head, frame.clone())).map_err(|_| at("a worker ended"))?;
+            if failed.load(Ordering::Relaxed) {
+                return Err(at("unreadable frame"));
+            }
+        }
+    });
+    if result.is_ok() && failed.into_inner() {
+        return Err("unreadable frame".to_owned());
+    }
+    result
+}
+
+/// What one thread gathers of its shards.
+#[derive(Default)]
+struct Loading {
+    symbols: Vec<(u32, u32)>,
+    segments: HashMap<(u32, usize), (Arc<Head>, u32, Vec<Option<Segment>>)>,
+}
+
+impl Loading {
+    fn frame(&mut self, head: &Arc<Head>, frame: &Bytes) -> Option<()> {
+        let (&kind, mut rest) = frame.split_first()?;
+        take_uvarint(&mut rest)?;
+        if kind == 5 {
+            let mut index = head.index.write();
+            while !rest.is_empty() {
+                let symbol = u32::try_from(take_uvarint(&mut rest)?).ok()?;
+                let text = take_slice(&mut rest)?;
+                index.symbols.import(symbol, std::str::from_utf8(text).ok()?);
+            }
+            return Some(());
+        }
+        let index = usize::try_from(take_uvarint(&mut rest)?).ok()?;
+        let shard: &Mutex<Shard> = head.shards.get(index)?;
+        match kind {
+            2 => {
+                let mut next = || take_uvarint(&mut rest);
+                let (series, floor, min_t, max_t) =
+                    (next()? as usize, unzigzag(next()?), unzigzag(next()?), unzigzag(next()?));
+                let (first, count) = (u32::try_from(next()?).ok()?, usize::try_from(next()?).ok()?);
+                let mut shard = shard.lock();
+                shard.reserve(series);
+                (shard.floor, shard.min_t, shard.max_t) = (floor, min_t, max_t);
+                let mut segments = Vec::new();
+                segments.resize_with(count, || None);
+                self.segments.insert((head.number, index), (Arc::clone(head), first, segments));
+            }
+            3 => {
+                let at = usize::try_from(take_uvarint(&mut rest)?).ok()?;
+                let maxt = unzigzag(take_uvarint(&mut rest)?);
+                let (_, _, segments) = self.segments.get_mut(&(head.number, index))?;
+                // A copy: a slice would keep the whole read buffer, and the frames beside it, in memory.
+                *segments.get_mut(at)? = Some(Segment { bytes: Bytes::copy_from_slice(rest), maxt });
+            }
+            4 => {
+                let mut shard = shard.lock();
+                while !rest.is_empty() {
+                    self.series(&mut shard, &mut rest)?;
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn series(&mut self, shard: &mut Shard, rest: &mut &[u8]) -> Option<()> {
+        let slot = u32::try_from(take_uvarint(rest)?).ok()?;
+        let fp = Fingerprint { low: take_u64(rest)?, high: take_u64(rest)? };
+        let count = usize::try_from(take_uvarint(rest)?).ok()?;
+        self.symbols.clear();
+        for _ in 0..count {
+            let name = u32::try_from(take_uvarint(rest)?).ok()?;
+            self.symbols.push((name, u32::try_from(take_uvarint(rest)?).ok()?));
+        }
+        let last_chunk = match take_uvarint(rest)?.checked_sub(1)? {
+            segment if segment == u64::from(ChunkAt::NONE.segment) => {
+                take_uvarint(rest)?;
+                ChunkAt::NONE
+            }
+            segment => ChunkAt {
+                segment: u32::try_from(segment).ok()?,
+                offset: u32::try_from(take_uvarint(rest)?).ok()?,
+            },
+        };
+        if shard.live_series(slot).is_some() {
+            return None;
+        }
+        let (&grows, tail) = rest.split_first()?;
+        *rest = tail;
+        let mut growing = None;
+        if grows == 1 {
+            let (state, tail) = rest.split_first_chunk::<40>()?;
+            *rest = tail;
+            let (mint, next_at) = (unzigzag(take_uvarint(rest)?), unzigzag(take_uvarint(rest)?));
+            growing = Some((XorState::from_bytes(state), take_slice(rest)?, mint, next_at));
+        }
+        let mut ooo = OutOfOrder::default();
+        for _ in 0..take_uvarint(rest)? {
+            let (mint, maxt) = (unzigzag(take_uvarint(rest)?), unzigzag(take_uvarint(rest)?));
+            let data = Bytes::copy_from_slice(take_slice(rest)?);
+            ooo.closed.push(Chunk { mint, maxt, encoding: Encoding::Xor, data });
+        }
+        for _ in 0..take_uvarint(rest)? {
+            let t = unzigzag(take_uvarint(rest)?);
+            ooo.open.push((t, f64::from_bits(take_u64(rest)?)));
+        }
+        shard.insert_at(slot, fp, &self.symbols);
+        shard.restore(slot, last_chunk, growing, Some(ooo).filter(|o| !o.is_empty()));
+        Some(())
+    }
+
+    fn finish(self) -> Option<()> {
+        for ((_, index), (head, first, segments)) in self.segments {
+            head.shards.get(index)?.lock().segments = Segments::import(first, segments);
+        }
+        Some(())
+    }
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (bytes, tail) = rest.split_first_chunk::<8>()?;
+    *rest = tail;
+    Some(u64::from_le_bytes(*bytes))
+}
+
+fn take_slice<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_uvarint(rest)?).ok()?;
+    let (slice, tail) = rest.split_at_checked(len)?;
+    *rest = tail;
+    Some(slice)
+}
