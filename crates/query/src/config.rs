@@ -8,8 +8,8 @@ use chronolith_storeapi::PartialResponse;
 /// Settings of the query role. Every field names its flag.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `--http-address`.
-    pub http_address: String,
+    /// `--http-address`; none where another role's listener serves the routes.
+    pub http_address: Option<String>,
     /// `--grpc-address`: the StoreAPI over all endpoints; none where the process offers its own.
     pub grpc_address: Option<String>,
     /// `--endpoint`, repeated: `host:port` or `dns+host:port`.
@@ -51,7 +51,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            http_address: "0.0.0.0:10902".to_owned(),
+            http_address: Some("0.0.0.0:10902".to_owned()),
             grpc_address: Some("0.0.0.0:10901".to_owned()),
             endpoints: Vec::new(),
             endpoints_strict: Vec::new(),

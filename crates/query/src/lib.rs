@@ -8,8 +8,11 @@ mod aggregate;
 mod config;
 mod discovery;
 mod endpoints;
+pub mod http;
+mod run;
 mod select;
 
 pub use config::Config;
 pub use endpoints::{EndpointPool, EndpointState, LocalStore};
+pub use run::{BuildError, Built, Process, RunError, build, run};
 pub use select::{SelectOptions, StoreQueryable};

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use chronolith_httpapi::{Annotations, ApiError, ErrorKind, Params, decode_label_name, success, write_labels};
+use chronolith_httpapi::{
+    Annotations, ApiError, ErrorKind, Params, decode_label_name, success, write_labels,
+};
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::parser::parse_selector;
 use chronolith_storeapi::{LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest};

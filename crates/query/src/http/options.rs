@@ -40,7 +40,10 @@ impl ReadOptions {
             _ => params.duration("max_source_resolution")?.unwrap_or(0),
         };
         if options.max_source_resolution_ms < 0 {
-            return Err(ApiError::parameter("max_source_resolution", "negative resolutions are not accepted"));
+            return Err(ApiError::parameter(
+                "max_source_resolution",
+                "negative resolutions are not accepted",
+            ));
         }
         for selector in params.all("storeMatch[]") {
             let matchers = parse_selector(selector).map_err(|e| ApiError::parameter("storeMatch[]", e))?;

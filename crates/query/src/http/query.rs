@@ -68,9 +68,12 @@ async fn evaluate(api: Api, params: Params, evaluation: Evaluation) -> Result<Re
     cx.lookback_ms = params.duration("lookback_delta")?.filter(|l| *l > 0);
     let stats = !params.get("stats").is_empty();
     let queued = Instant::now();
-    let permit = api.gate.clone().acquire_owned().await.map_err(|_| {
-        ApiError::new(ErrorKind::Unavailable, "the server is shutting down")
-    })?;
+    let permit = api
+        .gate
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(|_| ApiError::new(ErrorKind::Unavailable, "the server is shutting down"))?;
     let queue_s = queued.elapsed().as_secs_f64();
     // Dropping the handler's future (the client went away) cancels the query on its thread.
     let guard = CancelOnDrop(cx.clone());

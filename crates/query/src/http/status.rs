@@ -104,11 +104,9 @@ pub(super) async fn tsdb(State(api): State<Api>, request: Request) -> Result<Res
     let params = Params::read(request).await?;
     let top = match params.get("limit") {
         "" => 10,
-        text => text
-            .parse::<usize>()
-            .ok()
-            .filter(|n| (1..=TOP_MAX).contains(n))
-            .ok_or_else(|| ApiError::parameter("limit", format!("limit must be a number from 1 to {TOP_MAX}")))?,
+        text => text.parse::<usize>().ok().filter(|n| (1..=TOP_MAX).contains(n)).ok_or_else(|| {
+            ApiError::parameter("limit", format!("limit must be a number from 1 to {TOP_MAX}"))
+        })?,
     };
     let Some(source) = &api.status else {
         let text = "this querier has no head of its own; ask a receiver's /api/v1/status/tsdb";
@@ -139,7 +137,9 @@ pub(super) async fn metadata(State(api): State<Api>, request: Request) -> Result
     let params = Params::read(request).await?;
     let number = |name: &str| match params.get(name) {
         "" => Ok(-1),
-        text => text.parse::<i64>().map_err(|_| ApiError::new(ErrorKind::BadData, format!("{name} must be a number"))),
+        text => text
+            .parse::<i64>()
+            .map_err(|_| ApiError::new(ErrorKind::BadData, format!("{name} must be a number"))),
     };
     let (limit, per_metric) = (number("limit")?, number("limit_per_metric")?);
     let metric = params.get("metric");
@@ -153,10 +153,13 @@ pub(super) async fn metadata(State(api): State<Api>, request: Request) -> Result
     Ok(success(&Annotations::default(), |j| {
         j.raw("{");
         for (i, (name, entries)) in shown.enumerate() {
-            j.raw(if i > 0 { "," } else { "" }).string(name).raw(":").array(entries.iter().take(per_metric), |j, m| {
-                j.raw(r#"{"type":"#).string(&m.kind).raw(r#","help":"#).string(&m.help);
-                j.raw(r#","unit":"#).string(&m.unit).raw("}");
-            });
+            j.raw(if i > 0 { "," } else { "" }).string(name).raw(":").array(
+                entries.iter().take(per_metric),
+                |j, m| {
+                    j.raw(r#"{"type":"#).string(&m.kind).raw(r#","help":"#).string(&m.help);
+                    j.raw(r#","unit":"#).string(&m.unit).raw("}");
+                },
+            );
         }
         j.raw("}");
     }))
@@ -178,7 +181,10 @@ pub(super) async fn stores(State(api): State<Api>) -> Response {
 }
 
 fn write_endpoint(j: &mut JsonBuf, endpoint: &EndpointStatus) {
-    j.raw(r#"{"name":"#).string(&endpoint.name).raw(r#","lastCheck":"#).string(&rfc3339(endpoint.last_check_ms));
+    j.raw(r#"{"name":"#)
+        .string(&endpoint.name)
+        .raw(r#","lastCheck":"#)
+        .string(&rfc3339(endpoint.last_check_ms));
     j.raw(r#","lastError":"#);
     match &endpoint.last_error {
         Some(text) => j.string(text),

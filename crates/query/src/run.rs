@@ -1,0 +1,255 @@
+//! The role: what it binds and offers, and how it runs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use chronolith_promql::engine::Engine;
+use chronolith_promql::{EngineOptions, Queryable};
+use chronolith_service::Probes;
+use chronolith_service::config::ConfigError;
+use chronolith_service::grpc::GrpcListener;
+use chronolith_service::http::{BindError, HttpListener};
+use chronolith_storeapi::{EndpointSet, Fanout, FanoutOptions, ServerOptions, Services, Store, routes};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{Api, BuildInfo, EndpointStatus, ReadOptions, StatusSource};
+use crate::{Config, EndpointPool, EndpointState, LocalStore, SelectOptions, StoreQueryable};
+
+/// What the API tells of the process it is in.
+pub struct Process {
+    /// Statistics of the heads, where this process has heads.
+    pub status: Option<Arc<dyn StatusSource>>,
+    /// The command line, for `/api/v1/status/flags`.
+    pub flags: Vec<(String, String)>,
+    /// What this binary is.
+    pub build: BuildInfo,
+    /// When the process started, milliseconds since the epoch.
+    pub started_ms: i64,
+}
+
+impl From<&ReadOptions> for SelectOptions {
+    fn from(options: &ReadOptions) -> Self {
+        SelectOptions {
+            dedup: options.dedup,
+            replica_labels: options.replica_labels.clone(),
+            partial_response: options.partial_response,
+            max_resolution_ms: options.max_source_resolution_ms,
+            store_matchers: options.store_matchers.clone(),
+        }
+    }
+}
+
+impl From<&EndpointState> for EndpointStatus {
+    fn from(state: &EndpointState) -> Self {
+        let store = state.info.as_ref().and_then(|info| info.store.as_ref());
+        EndpointStatus {
+            component: state.info.as_ref().map(|info| info.component.clone()).unwrap_or_default(),
+            name: state.name.clone(),
+            last_check_ms: state.last_check_ms,
+            last_error: state.last_error.clone(),
+            label_sets: store.map(|s| s.label_sets.clone()).unwrap_or_default(),
+            mint: store.map_or(i64::MAX, |s| s.range.mint),
+            maxt: store.map_or(i64::MIN, |s| s.range.maxt),
+        }
+    }
+}
+
+/// Why the role could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A flag or a file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A socket cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// Why a running role ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[error("grpc server of the query role failed")]
+pub struct RunError(#[from] tonic::transport::Error);
+
+/// The role with its sockets bound, not serving yet.
+pub struct Built {
+    pool: Arc<EndpointPool>,
+    fanout: Fanout,
+    http: Option<HttpListener>,
+    grpc: Option<GrpcListener>,
+    runtime: Handle,
+}
+
+/// Reads the endpoints and binds the addresses that the configuration has. `local` are stores of this process, which are
+/// asked besides the endpoints. Must be called inside a tokio runtime.
+pub async fn build(config: &Config, local: Vec<LocalStore>) -> Result<Built, BuildError> {
+    let pool = EndpointPool::new(config, local)?;
+    let options = FanoutOptions { response_timeout: config.response_timeout };
+    let fanout = Fanout::new(Arc::clone(&pool) as Arc<dyn EndpointSet>, options);
+    let http = match &config.http_address {
+        Some(address) => Some(HttpListener::bind(address).await?),
+        None => None,
+    };
+    let grpc = match &config.grpc_address {
+        Some(address) => Some(GrpcListener::bind(address).await?),
+        None => None,
+    };
+    Ok(Built { pool, fanout, http, grpc, runtime: Handle::current() })
+}
+
+impl Built {
+    /// All endpoints as one store.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.fanout.clone())
+    }
+
+    /// The fan-out itself, which can be narrowed to some endpoints.
+    pub fn fanout(&self) -> &Fanout {
+        &self.fanout
+    }
+
+    /// The endpoints and their state.
+    pub fn endpoints(&self) -> &Arc<EndpointPool> {
+        &self.pool
+    }
+
+    /// Makes what the engine reads from, one for each request's options.
+    pub fn queryables(&self) -> impl Fn(SelectOptions) -> Arc<dyn Queryable> + Send + Sync + 'static {
+        let (fanout, runtime) = (self.fanout.clone(), self.runtime.clone());
+        move |options| Arc::new(StoreQueryable::over_fanout(&fanout, options, runtime.clone()))
+    }
+
+    /// The HTTP API over all endpoints, for [`crate::http::router`].
+    pub fn api(&self, config: &Config, process: Process) -> Api {
+        let engine = Engine::new(EngineOptions {
+            lookback_ms: config.lookback_ms,
+            samples_max: config.samples_max,
+            timeout: config.timeout,
+            subquery_step_ms: config.default_evaluation_interval_ms,
+            ..EngineOptions::default()
+        });
+        let queryables = self.queryables();
+        let pool = Arc::clone(&self.pool);
+        Api {
+            engine: Arc::new(engine),
+            queryable: Arc::new(move |options: &ReadOptions| queryables(options.into())),
+            store: self.store(),
+            defaults: ReadOptions {
+                dedup: true,
+                replica_labels: config.replica_label_names(),
+                partial_response: config.partial_response,
+                max_source_resolution_ms: 0,
+                auto_downsampling: config.auto_downsampling,
+                store_matchers: Vec::new(),
+            },
+            default_step_ms: config.default_evaluation_interval_ms,
+            gate: Arc::new(Semaphore::new(config.concurrency_max.max(1))),
+            status: process.status,
+            endpoints: Some(Arc::new(move || pool.states().iter().map(EndpointStatus::from).collect())),
+            flags: Arc::new(process.flags),
+            build: process.build,
+            started_ms: process.started_ms,
+        }
+    }
+
+    /// The address of the HTTP listener.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpListener::local_addr)
+    }
+
+    /// The address of the gRPC listener.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(GrpcListener::local_addr)
+    }
+}
+
+/// Keeps the endpoints up to date and serves: `app` over HTTP, the StoreAPI over gRPC, each where it was bound. Ends when
+/// `shutdown` is cancelled and the calls under way are done.
+pub async fn run(
+    built: Built,
+    app: Router,
+    probes: Probes,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let Built { pool, fanout, http, grpc, runtime: _ } = built;
+    let services = Services { store: Some(Arc::new(fanout)), ..Services::default() };
+    let http = async {
+        if let Some(listener) = http {
+            listener.serve(app, shutdown.clone()).await;
+        }
+    };
+    let grpc = async {
+        let served = match grpc {
+            Some(listener) => {
+                listener.serve(routes(&services, &ServerOptions::default()), probes, shutdown.clone()).await
+            }
+            None => Ok(()),
+        };
+        if served.is_err() {
+            // Half a role is worse than none: the process manager starts a whole one.
+            shutdown.cancel();
+        }
+        served
+    };
+    let ((), (), served) = tokio::join!(pool.run(shutdown.clone()), http, grpc);
+    Ok(served?)
+}
+
+#[cfg(test)]
+mod tests {
+    use chronolith_model::Labels;
+    use chronolith_storeapi::contract::TestSeries;
+    use chronolith_storeapi::{ClientOptions, MemoryStore, StoreClient};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::http::router;
+
+    /// One request by hand: this crate has no HTTP client.
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn the_role_serves_its_endpoints_as_one_store_and_stops() {
+        let external = Labels::from_pairs([("cluster", "a")]).unwrap();
+        let series = TestSeries::new(&[("__name__", "up")], 0, 10);
+        let store =
+            Arc::new(MemoryStore::new(external.clone(), vec![(series.labels.clone(), series.chunks())]));
+        let config = Config {
+            http_address: Some("127.0.0.1:0".to_owned()),
+            grpc_address: Some("127.0.0.1:0".to_owned()),
+            ..Config::default()
+        };
+        let built = build(&config, vec![LocalStore { name: "memory".to_owned(), store }]).await.unwrap();
+        assert!(built.http_addr().is_some());
+        let address = built.grpc_addr().unwrap().to_string();
+        let http = built.http_addr().unwrap();
+        let build = BuildInfo { version: "0", revision: "0" };
+        let api = built.api(&config, Process { status: None, flags: vec![], build, started_ms: 0 });
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(built, router(api), Probes::new(), shutdown.clone()));
+        let t = series.samples[9].0 / 1000;
+        let reply = get(http, &format!("/api/v1/query?query=count_over_time(up[10m])&time={t}")).await;
+        assert!(
+            reply.contains(r#""metric":{"cluster":"a"},"value""#) && reply.contains(r#""10"]"#),
+            "{reply}"
+        );
+        let reply = get(http, "/api/v1/stores").await;
+        assert!(reply.contains(r#""name":"memory""#), "{reply}");
+        let client = StoreClient::new(&address, &ClientOptions::default()).unwrap();
+        let info = client.info().await.unwrap();
+        assert_eq!((info.component.as_str(), info.label_sets), ("query", vec![external]));
+        drop(client);
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+    }
+}
