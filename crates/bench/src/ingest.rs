@@ -25,8 +25,6 @@ pub(crate) struct IngestResult {
     pub(crate) wall_s: f64,
     /// Peak anonymous memory above the idle process, per active series.
     pub(crate) peak_bytes_per_series: f64,
-    /// Bytes on disk per sample: of the block (Chronolith, Prometheus) or of the data (VictoriaMetrics).
-    pub(crate) disk_bytes_per_sample: f64,
     /// Latencies of requests in seconds, sorted.
     pub(crate) latencies_s: Vec<f64>,
 }
@@ -74,7 +72,6 @@ pub(crate) fn ingest(
         cpu_s,
         wall_s,
         peak_bytes_per_series: peak as f64 / series as f64,
-        disk_bytes_per_sample: disk_bytes(server)? as f64 / samples as f64,
         latencies_s,
     })
 }
@@ -116,8 +113,9 @@ fn send_all(
     })
 }
 
-/// Bytes that the samples take once they are in their final form.
-fn disk_bytes(server: &Running) -> Result<u64> {
+/// Bytes that the samples take once they are in their final form: a block with its index (Chronolith, Prometheus), or
+/// the data directory after a merge (VictoriaMetrics).
+pub(crate) fn disk_bytes(server: &Running) -> Result<u64> {
     let mut client = server.client();
     let in_block = |p: &std::path::Path| {
         let text = p.to_string_lossy();

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::peer::Running;
+use crate::report::median;
 
 /// One query of the set.
 #[derive(Clone, Debug)]
@@ -91,7 +92,10 @@ pub(crate) fn fixed_set(start_ms: i64, end_ms: i64, step_s: u64) -> Vec<Query> {
     ]
 }
 
-/// Runs one query until it has run `runs` times, after one run that does not count.
+/// The kernel counts CPU in ticks of 10 ms: a query is repeated until so much time has passed that a tick is noise.
+const MEASURED_S_MIN: f64 = 1.0;
+
+/// Runs one query at least `runs` times and for [`MEASURED_S_MIN`], after one run that does not count.
 pub(crate) fn measure(server: &Running, query: &Query, runs: usize) -> Result<QueryResult> {
     let mut client = server.client();
     let mut execute = || -> Result<Vec<u8>> {
@@ -110,14 +114,14 @@ pub(crate) fn measure(server: &Running, query: &Query, runs: usize) -> Result<Qu
     let rows = count_rows(&first)?;
     let cpu_before = server.cpu_seconds()?;
     let mut latencies = Vec::with_capacity(runs);
-    for _ in 0..runs {
+    let begin = Instant::now();
+    while latencies.len() < runs || begin.elapsed().as_secs_f64() < MEASURED_S_MIN {
         let started = Instant::now();
         execute()?;
         latencies.push(started.elapsed().as_secs_f64());
     }
-    let cpu_s = (server.cpu_seconds()? - cpu_before) / runs as f64;
-    latencies.sort_unstable_by(f64::total_cmp);
-    Ok(QueryResult { p50_s: latencies[runs / 2], cpu_s, reply_bytes: first.len(), rows })
+    let cpu_s = (server.cpu_seconds()? - cpu_before) / latencies.len() as f64;
+    Ok(QueryResult { p50_s: median(latencies), cpu_s, reply_bytes: first.len(), rows })
 }
 
 fn count_rows(body: &[u8]) -> Result<usize> {
