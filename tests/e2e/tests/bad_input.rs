@@ -117,7 +117,7 @@ fn bad_flags_and_files_end_in_one_line_and_code_2() {
         (&["server", &data, &unknown_key], "direktory"),
         (&["server", &data, &unknown_type], "FLOPPY"),
         (&["server", &data, &not_yaml], "yaml.yml"),
-        (&["server", &data, "--tsdb.block-duration=1.5h"], "block-duration"),
+        (&["server", &data, "--tsdb.min-block-duration=1x"], "block-duration"),
         (&["receive", "--label=novalue"], "label"),
     ];
     for (args, text) in cases {

@@ -10,7 +10,8 @@ use chronolith_e2e::{Chronolith, NodeExporter, Prometheus, assert_same, promtool
 use chronolith_testkit::{S3Server, free_port, wait_until};
 
 /// Blocks of ten seconds, so that a test sees several.
-const BLOCK: &str = "--tsdb.block-duration=10s";
+const BLOCK: &str = "--tsdb.min-block-duration=10s";
+const SHIP: &str = "--shipper.interval=1s";
 /// What Chronolith adds to a series: the tenant, and the receiver's own label; and what Prometheus adds on the way out.
 const ADDED: [&str; 3] = ["tenant_id", "receive", "cluster"];
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -74,7 +75,7 @@ fn one_process_over_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let exporter = NodeExporter::start();
-    let mut chronolith = Chronolith::server(&data, &[BLOCK]);
+    let mut chronolith = Chronolith::server(&data, &[BLOCK, SHIP]);
     let prometheus = Prometheus::start(dir.path(), exporter.port, &chronolith.url("/api/v1/receive"));
     let start = off_grid(now_s() + 3.0);
 
@@ -118,6 +119,7 @@ fn separate_roles_over_s3() {
             // Local blocks go as soon as they are in the bucket, so that the store has to answer.
             "--tsdb.retention=1s".to_owned(),
             BLOCK.to_owned(),
+            SHIP.to_owned(),
             objstore.clone(),
         ],
     );
