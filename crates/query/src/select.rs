@@ -110,6 +110,7 @@ impl Queryable for StoreQueryable {
             cx: cx.clone(),
             batch: Vec::new().into_iter(),
             held: None,
+            ended: false,
             warnings: Vec::new(),
             shape: Shape {
                 range: request.range,
@@ -145,6 +146,8 @@ struct StoreSeriesSet {
     batch: std::vec::IntoIter<StoreSeries>,
     /// The next series, of which further parts may follow.
     held: Option<StoreSeries>,
+    /// The stream's end was seen.
+    ended: bool,
     warnings: Vec<String>,
     shape: Shape,
 }
@@ -212,10 +215,24 @@ impl StoreSeriesSet {
             let received =
                 self.runtime.block_on(async { tokio::time::timeout(wait, self.batches.recv()).await });
             match received {
-                Ok(event) => return event.transpose().map_err(query_error),
+                Ok(Some(event)) => return event.map(Some).map_err(query_error),
+                Ok(None) => return self.check_pump().map(|()| None),
                 Err(_elapsed) => {}
             }
         }
+    }
+}
+
+impl StoreSeriesSet {
+    /// A pump that panicked must not look like the end of the answer.
+    fn check_pump(&mut self) -> Result<(), QueryableError> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        self.runtime.block_on(&mut self.pump).map_err(|panic| {
+            QueryableError::new(QueryableErrorKind::Internal, format!("reading series: {panic}"))
+        })
     }
 }
 

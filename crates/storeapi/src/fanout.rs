@@ -13,7 +13,6 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::local::LabelSetUnion;
 use crate::merge::{MergeOptions, Source, abort, merge, warning};
@@ -244,8 +243,8 @@ async fn within<T>(
 
 /// Reads a store's answer in a task of its own, a few batches ahead. Dropping the stream ends the task.
 fn read_ahead(endpoint: Arc<Endpoint>, request: SeriesRequest, timeout: Option<Duration>) -> SeriesStream {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD_BATCHES);
-    let task = AbortOnDrop(tokio::spawn(async move {
+    let (sender, mut receiver) = mpsc::channel(READ_AHEAD_BATCHES);
+    let mut task = AbortOnDrop(tokio::spawn(async move {
         let opened = within(timeout, open(&endpoint, request)).await;
         let mut stream = match opened {
             Ok(stream) => stream,
@@ -266,10 +265,15 @@ fn read_ahead(endpoint: Arc<Endpoint>, request: SeriesRequest, timeout: Option<D
             }
         }
     }));
-    Box::pin(ReceiverStream::new(receiver).inspect(move |_| {
-        // The task lives as long as the stream.
-        let _ = &task;
-    }))
+    Box::pin(async_stream::stream! {
+        while let Some(event) = receiver.recv().await {
+            yield event;
+        }
+        // A task that panicked must not look like the end of the answer.
+        if let Err(panic) = (&mut task.0).await {
+            yield Err(StoreError::internal("reading the answer").with_source(panic));
+        }
+    })
 }
 
 struct AbortOnDrop(JoinHandle<()>);

@@ -11,8 +11,6 @@ use std::collections::BTreeSet;
 
 use chronolith_chunk::{Chunk, Encoding};
 use chronolith_model::{Labels, Matcher};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::merge::{BATCH_SERIES, SeriesIter};
 use crate::{
@@ -133,48 +131,73 @@ pub fn raw_chunks(chunks: Vec<Chunk>) -> Vec<AggrChunk> {
     chunks.into_iter().map(AggrChunk::Raw).collect()
 }
 
-/// Runs a producer of series on the blocking pool and hands its series on in batches. The producer stops at the first
-/// error, at the limit, and when the stream is dropped.
+/// Runs a producer of series on the blocking pool, batch by batch. It holds a thread only while it makes a batch: streams
+/// that wait for their readers, however many, cannot use up the pool. The producer stops at the first error, at the
+/// limit, and when the stream is dropped.
 pub fn stream_blocking<F>(request: &SeriesRequest, open: F) -> SeriesStream
 where
     F: FnOnce() -> Result<SeriesIter, StoreError> + Send + 'static,
 {
     let batch_size = if request.batch_size == 0 { BATCH_SERIES } else { request.batch_size };
-    let mut left = if request.limit == 0 { usize::MAX } else { request.limit };
-    // Two batches wait while the third is made: enough to keep both sides busy, little enough to forget.
-    let (sender, receiver) = mpsc::channel(2);
-    tokio::task::spawn_blocking(move || {
-        let mut series = match open() {
-            Ok(series) => series,
-            Err(error) => return drop(sender.blocking_send(Err(error))),
-        };
+    let left = if request.limit == 0 { usize::MAX } else { request.limit };
+    let mut producer = Producer { open: Some(open), series: None, batch_size, left };
+    Box::pin(async_stream::stream! {
         loop {
-            let mut batch = Vec::new();
-            let mut error = None;
-            while batch.len() < batch_size.min(left) {
-                match series.next() {
-                    Some(Ok(one)) => batch.push(one),
-                    Some(Err(e)) => {
-                        error = Some(e);
-                        break;
-                    }
-                    None => break,
+            let step = tokio::task::spawn_blocking(move || {
+                let step = producer.step();
+                (producer, step)
+            });
+            let (batch, error, done);
+            match step.await {
+                Ok(step) => (producer, (batch, error, done)) = step,
+                Err(panic) => {
+                    yield Err(StoreError::internal("reading series").with_source(panic));
+                    return;
                 }
             }
-            left -= batch.len();
-            let full = batch.len() == batch_size;
-            if !batch.is_empty() && sender.blocking_send(Ok(SeriesEvent::Batch(batch))).is_err() {
-                return;
+            if !batch.is_empty() {
+                yield Ok(SeriesEvent::Batch(batch));
             }
             if let Some(error) = error {
-                return drop(sender.blocking_send(Err(error)));
+                yield Err(error);
+                return;
             }
-            if !full || left == 0 {
+            if done {
                 return;
             }
         }
-    });
-    Box::pin(ReceiverStream::new(receiver))
+    })
+}
+
+struct Producer<F> {
+    open: Option<F>,
+    series: Option<SeriesIter>,
+    batch_size: usize,
+    left: usize,
+}
+
+impl<F: FnOnce() -> Result<SeriesIter, StoreError>> Producer<F> {
+    /// The next batch, the error that came after it, and whether that was all.
+    fn step(&mut self) -> (Vec<StoreSeries>, Option<StoreError>, bool) {
+        let mut batch = Vec::new();
+        if let Some(open) = self.open.take() {
+            match open() {
+                Ok(series) => self.series = Some(series),
+                Err(error) => return (batch, Some(error), true),
+            }
+        }
+        let Some(series) = &mut self.series else { return (batch, None, true) };
+        while batch.len() < self.batch_size.min(self.left) {
+            match series.next() {
+                Some(Ok(one)) => batch.push(one),
+                Some(Err(error)) => return (batch, Some(error), true),
+                None => return (batch, None, true),
+            }
+        }
+        self.left -= batch.len();
+        let done = self.left == 0;
+        (batch, None, done)
+    }
 }
 
 /// An answer without series.
@@ -272,6 +295,17 @@ impl ValuesPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_producer_that_panics_is_an_error_not_a_shorter_answer() {
+        use futures::StreamExt as _;
+        let request = SeriesRequest::new(chronolith_model::TimeRange::ALL, vec![]);
+        let one = StoreSeries { labels: Labels::empty(), chunks: vec![] };
+        let series = (0..2000).map(move |i| if i < 1000 { Ok(one.clone()) } else { panic!("on purpose") });
+        let events: Vec<_> = stream_blocking(&request, move || Ok(Box::new(series))).collect().await;
+        let error = events.last().unwrap().as_ref().unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Internal);
+    }
 
     #[test]
     fn external_labels_hide_own_ones_from_matchers() {

@@ -52,7 +52,8 @@ pub struct SeriesLimits {
 pub struct ServerOptions {
     /// Bounds of one answer.
     pub limits: SeriesLimits,
-    /// Series calls served at a time; others wait.
+    /// Series calls that look for their series at a time; others wait. A call counts until its first answer: a stream
+    /// that waits for its reader must not hold up another, since a query reads its selectors one after the other.
     pub series_concurrency_max: usize,
     /// Age at which a connection is closed, so that clients spread over new servers.
     pub connection_age_max: Duration,
@@ -150,12 +151,11 @@ impl thanos::store_server::Store for StoreService {
         let permit = Arc::clone(&self.gate).acquire_owned().await;
         let permit = permit.map_err(|_| Status::unavailable("shutting down"))?;
         let batch_size = request.batch_size;
-        let stream = self.store.series(request).await.map_err(|e| status_from_error(&e))?;
-        let frames = frames(stream, batch_size, self.limits);
-        Ok(Response::new(Box::pin(frames.inspect(move |_| {
-            // The permit lives as long as the stream.
-            let _ = &permit;
-        }))))
+        let mut stream = self.store.series(request).await.map_err(|e| status_from_error(&e))?;
+        let first = stream.next().await;
+        drop(permit);
+        let stream = Box::pin(futures::stream::iter(first).chain(stream));
+        Ok(Response::new(Box::pin(frames(stream, batch_size, self.limits))))
     }
 
     async fn label_names(
