@@ -310,8 +310,11 @@ pub(crate) fn load(dir: &Path, id: u64, heads: &mut dyn Heads, threads: usize) -
 #[derive(Default)]
 struct Loading {
     symbols: Vec<(u32, u32)>,
-    segments: HashMap<(u32, usize), (Arc<Head>, u32, Vec<Option<Segment>>)>,
+    /// By tenant and shard: the number of the first segment, and the segments.
+    segments: HashMap<(u32, usize), LoadedSegments>,
 }
+
+type LoadedSegments = (Arc<Head>, u32, Vec<Option<Segment>>);
 
 impl Loading {
     fn frame(&mut self, head: &Arc<Head>, frame: &Bytes) -> Option<()> {
