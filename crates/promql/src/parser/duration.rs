@@ -180,11 +180,15 @@ impl Parser<'_> {
                 let first = self.duration_expression(0, depth + 1)?;
                 self.expect(TokenKind::Comma)?;
                 let second = self.duration_expression(0, depth + 1)?;
-                if kind == TokenKind::MinOf {
+                self.expect(TokenKind::RightParen)?;
+                // Upstream places these at their arguments.
+                let span = Span::new(self.duration(first).span.start, self.duration(second).span.end);
+                let kind = if kind == TokenKind::MinOf {
                     DurationKind::MinOf(first, second)
                 } else {
                     DurationKind::MaxOf(first, second)
-                }
+                };
+                return self.push_duration(kind, span, false);
             }
         };
         let close = self.expect(TokenKind::RightParen)?;
