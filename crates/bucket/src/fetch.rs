@@ -102,16 +102,23 @@ impl Fetcher {
         Fetcher { bucket, options, known: Mutex::default() }
     }
 
-    /// One round. Errors only when the listing fails.
+    /// One round with the filter of the options. Errors only when the listing fails.
     pub async fn fetch(&self, now_ms: i64) -> Result<FetchResult> {
+        self.fetch_with(&self.options.filter, now_ms).await
+    }
+
+    /// One round with a filter of its own, for those whose time moves.
+    pub async fn fetch_with(&self, filter: &BlockFilter, now_ms: i64) -> Result<FetchResult> {
         let found = match self.options.discovery {
             Discovery::Recursive => self.list_objects().await?,
             Discovery::Concurrent => self.list_root().await?,
         };
         let mut result = FetchResult::default();
         let mut all = BTreeMap::new();
-        let states = futures::stream::iter(&found)
-            .map(|(id, f)| async move { (*id, *f, self.meta(*id, *f).await, self.mark(*id, *f).await) })
+        // Owned items: closures over references make the future's `Send` undecidable for callers that spawn it.
+        let items: Vec<(BlockId, Found)> = found.iter().map(|(id, f)| (*id, *f)).collect();
+        let states = futures::stream::iter(items)
+            .map(|(id, f)| async move { (id, f, self.meta(id, f).await, self.mark(id, f).await) })
             .buffer_unordered(self.options.concurrency.max(1));
         let states: Vec<_> = states.collect().await;
         for (id, f, meta, mark) in states {
@@ -133,7 +140,7 @@ impl Fetcher {
             }
         }
         self.remember(&all, &found);
-        result.excluded = self.options.filter.apply(&mut all, &result.marks, now_ms);
+        result.excluded = filter.apply(&mut all, &result.marks, now_ms);
         result.blocks = all;
         Ok(result)
     }

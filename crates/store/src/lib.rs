@@ -1,1 +1,23 @@
-//! The store role: the bucket behind the StoreAPI.
+//! The store role: every block of a bucket behind the StoreAPI.
+//!
+//! ```text
+//! sync loop ─ Fetcher ─ snapshot of blocks by external labels and resolution
+//! request ─ choice of blocks ─ BucketBlock::select (a task each) ─ shape ─ merge ─ stream
+//! ```
+//!
+//! [`build`] binds the listeners and hands back the [`chronolith_storeapi::Store`]; [`run`] syncs and serves until
+//! shutdown.
+
+mod blocks;
+mod config;
+mod labels;
+mod metrics;
+mod run;
+mod series;
+mod source;
+mod time_bound;
+
+pub use config::Config;
+pub use run::{BuildError, Built, Parts, build, run};
+pub use source::{BucketStore, SyncReport};
+pub use time_bound::TimeBound;

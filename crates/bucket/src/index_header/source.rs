@@ -12,6 +12,9 @@ use super::{IndexHeader, build::build};
 use crate::upload::blocking;
 use crate::{Error, ErrorKind, Result};
 
+/// Name of the local file in the block's directory.
+const FILE: &str = "index-header";
+
 /// Makes, opens and closes one block's header. While closed it costs a path.
 #[derive(Debug)]
 pub struct HeaderSource {
@@ -32,7 +35,7 @@ impl HeaderSource {
     /// The header of `block`, kept at `<data_dir>/<block>/index-header`. `index_bytes` is the size of the index
     /// where it is known.
     pub fn new(bucket: Bucket, block: BlockId, data_dir: &Path, index_bytes: Option<u64>) -> Self {
-        let path = data_dir.join(block.to_string()).join("index-header");
+        let path = data_dir.join(block.to_string()).join(FILE);
         HeaderSource { bucket, block, path, index_bytes, open: Mutex::new(None) }
     }
 
@@ -90,13 +93,52 @@ impl HeaderSource {
         self.open.try_lock().ok().and_then(|o| o.as_ref().map(|o| o.header.memory_bytes())).unwrap_or(0)
     }
 
-    /// Removes the local directory of the block, for blocks that are gone.
+    /// Removes the local file, and its directory when nothing else is in it, for blocks that are gone. A query that
+    /// holds the header keeps its mapping.
     pub async fn remove(&self) -> Result<()> {
         *self.open.lock().await = None;
-        let Some(dir) = self.path.parent() else { return Ok(()) };
-        match tokio::fs::remove_dir_all(dir).await {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", dir)(e)),
-            _ => Ok(()),
+        let path = self.path.clone();
+        blocking(move || remove_local(&path)).await
+    }
+
+    /// Removes the headers below `data_dir` of blocks that `keep` does not know: what an earlier run left. Nothing
+    /// but headers is touched.
+    pub async fn remove_others(
+        data_dir: &Path,
+        keep: impl Fn(BlockId) -> bool + Send + 'static,
+    ) -> Result<usize> {
+        let dir = data_dir.to_owned();
+        blocking(move || {
+            let entries = match std::fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+                Err(e) => return Err(Error::io("list", &dir)(e)),
+            };
+            let mut removed = 0;
+            for entry in entries.flatten() {
+                let id = entry.file_name().to_str().and_then(|name| name.parse::<BlockId>().ok());
+                let path = entry.path().join(FILE);
+                if id.is_some_and(|id| !keep(id)) && path.exists() {
+                    remove_local(&path)?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        })
+        .await
+    }
+}
+
+fn remove_local(path: &Path) -> Result<()> {
+    for file in [path, &path.with_extension("tmp")] {
+        match std::fs::remove_file(file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", file)(e)),
+            _ => {}
         }
     }
+    if let Some(dir) = path.parent() {
+        // Fails where something else lies in it, which then stays.
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(())
 }

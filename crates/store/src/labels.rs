@@ -1,0 +1,135 @@
+//! Label names and values over the blocks, and the store's description of itself.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chronolith_bucket::{BucketBlock, SelectRequest};
+use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_storeapi::local::{LabelSetUnion, ValuesPlan, strip_external};
+use chronolith_storeapi::{
+    LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, PartialResponse, SeriesRequest,
+    SeriesStream, Store, StoreError, StoreInfo,
+};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+
+use crate::BucketStore;
+use crate::series::{clip, store_error};
+
+/// Blocks asked at a time for one request.
+const BLOCKS_CONCURRENT: usize = 16;
+
+type Answer = Result<Vec<String>, chronolith_bucket::Error>;
+
+impl BucketStore {
+    /// The coarsest blocks over the range: a series has the same labels in every resolution.
+    fn label_blocks(&self, range: TimeRange) -> Vec<Arc<BucketBlock>> {
+        let range = clip(range, self.shared.served_range());
+        self.snapshot().sets.iter().flat_map(|set| set.choose(range, i64::MAX)).collect()
+    }
+
+    fn label_select(&self, matchers: Vec<Matcher>, range: TimeRange) -> SelectRequest {
+        let limiter = Arc::new(self.shared.limiter());
+        SelectRequest { limiter, skip_chunks: true, ..SelectRequest::new(matchers, range) }
+    }
+
+    /// Runs the questions to the blocks and collects answers and warnings.
+    async fn ask(
+        &self,
+        questions: Vec<BoxFuture<'_, (String, Answer)>>,
+        partial: PartialResponse,
+    ) -> Result<(LabelSetUnion, Vec<String>), StoreError> {
+        let (mut union, mut warnings) = (LabelSetUnion::default(), Vec::new());
+        let mut answers = futures::stream::iter(questions).buffer_unordered(BLOCKS_CONCURRENT);
+        while let Some((block, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => union.extend(answer),
+                Err(err) => {
+                    let err = store_error(&err);
+                    let limit = err.kind() == chronolith_storeapi::ErrorKind::LimitExceeded;
+                    if limit || partial == PartialResponse::Abort {
+                        return Err(err.within(&block));
+                    }
+                    warnings.push(format!("{block}: {}", err.chain()));
+                }
+            }
+        }
+        warnings.sort_unstable();
+        Ok((union, warnings))
+    }
+}
+
+async fn block_values(
+    block: &Arc<BucketBlock>,
+    label: &str,
+    plan: ValuesPlan,
+    select: SelectRequest,
+) -> Answer {
+    match plan {
+        ValuesPlan::Nothing => Ok(Vec::new()),
+        ValuesPlan::Read(_) => block.label_values(label, select).await,
+        ValuesPlan::External { value, matchers } => {
+            let any = matchers.is_empty() || block.select(select).try_next().await?.is_some();
+            Ok(if any { vec![value] } else { Vec::new() })
+        }
+    }
+}
+
+#[async_trait]
+impl Store for BucketStore {
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        self.series_stream(request)
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
+        let mut questions = Vec::new();
+        for block in self.label_blocks(request.range) {
+            let external = block.external_labels().clone();
+            let Some(matchers) = strip_external(&request.matchers, &external) else { continue };
+            let select = self.label_select(matchers, request.range);
+            questions.push(
+                async move {
+                    let mut names = block.label_names(select).await;
+                    if let Ok(names) = &mut names
+                        && !names.is_empty()
+                    {
+                        names.extend(external.iter().map(|(name, _)| name.to_owned()));
+                    }
+                    (format!("block {}", block.id()), names)
+                }
+                .boxed(),
+            );
+        }
+        let (union, warnings) = self.ask(questions, request.partial_response).await?;
+        Ok(LabelNames { warnings, ..union.names(&request) })
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
+        let mut questions = Vec::new();
+        for block in self.label_blocks(request.range) {
+            let plan = ValuesPlan::new(&request, block.external_labels());
+            let matchers = match &plan {
+                ValuesPlan::Nothing => continue,
+                ValuesPlan::Read(matchers) | ValuesPlan::External { matchers, .. } => matchers.clone(),
+            };
+            let select = self.label_select(matchers, request.range);
+            let label = request.label.as_str();
+            questions.push(
+                async move {
+                    let values = block_values(&block, label, plan, select).await;
+                    (format!("block {}", block.id()), values)
+                }
+                .boxed(),
+            );
+        }
+        let (union, warnings) = self.ask(questions, request.partial_response).await?;
+        Ok(LabelValues { warnings, ..union.values(&request) })
+    }
+
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let snapshot = self.snapshot();
+        let label_sets: Vec<Labels> = snapshot.sets.iter().map(|s| s.external.clone()).collect();
+        let range = clip(snapshot.range(), self.shared.served_range());
+        Ok(StoreInfo { label_sets, range, tsdbs: snapshot.tsdbs(), ..StoreInfo::new("store") })
+    }
+}

@@ -1,0 +1,206 @@
+//! A request for series over the chosen blocks.
+//!
+//! Each block reads in a task of its own, one batch ahead, and ends when nobody takes its batches any more. A block
+//! that fails is a warning (or the end, where a partial answer is forbidden); a limit is the end in any case, as what
+//! is missing then would not be the block's fault.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chronolith_bucket::{BlockSeries, BucketBlock, ErrorKind as BlockErrorKind, QueryStats, SelectRequest};
+use chronolith_chunk::{AggrChunk as AggregateParts, Aggregate as Part, Chunk, Encoding};
+use chronolith_model::{Matcher, TimeRange};
+use chronolith_storeapi::local::{SeriesPlan, empty_stream, pick_aggregates};
+use chronolith_storeapi::{
+    AggrChunk, AggregateSet, ErrorKind, MergeOptions, SeriesEvent, SeriesHints, SeriesRequest, SeriesStream,
+    Source, StoreError, merge,
+};
+use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::BucketStore;
+use crate::source::Shared;
+
+/// The label by which a request may pick blocks.
+const BLOCK_LABEL: &str = "__block_id";
+
+/// An error of a block as one of the store.
+pub(crate) fn store_error(err: &chronolith_bucket::Error) -> StoreError {
+    let kind = match err.kind() {
+        BlockErrorKind::LimitExceeded => ErrorKind::LimitExceeded,
+        BlockErrorKind::Unavailable => ErrorKind::Unavailable,
+        BlockErrorKind::Invalid => ErrorKind::Internal,
+        // meta.json promised the object.
+        BlockErrorKind::Corrupt | BlockErrorKind::NotFound => ErrorKind::Corrupt,
+    };
+    StoreError::new(kind, err.chain())
+}
+
+pub(crate) fn clip(range: TimeRange, to: TimeRange) -> TimeRange {
+    TimeRange::new(range.mint.max(to.mint), range.maxt.min(to.maxt))
+}
+
+impl BucketStore {
+    pub(crate) fn series_stream(&self, mut request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let snapshot = self.snapshot();
+        request.range = clip(request.range, self.shared.served_range());
+        let (limiter, stats) = (Arc::new(self.shared.limiter()), Arc::new(QueryStats::default()));
+        let fatal: Fatal = Arc::default();
+        let (mut sources, mut queried) = (Vec::new(), Vec::new());
+        for set in &snapshot.sets {
+            let Some(plan) = SeriesPlan::new(&request, &set.external)? else { continue };
+            let matchers: Arc<[Matcher]> = plan.matchers.clone().into();
+            for block in set.choose(request.range, request.max_resolution_ms) {
+                let id = block.id().to_string();
+                if !request
+                    .block_matchers
+                    .iter()
+                    .all(|m| m.matches(if m.name == BLOCK_LABEL { &id } else { "" }))
+                {
+                    continue;
+                }
+                let select = SelectRequest {
+                    matchers: matchers.clone(),
+                    range: request.range,
+                    skip_chunks: request.skip_chunks,
+                    limiter: limiter.clone(),
+                    stats: stats.clone(),
+                };
+                queried.push(block.id());
+                let stream = block_stream(block, select, &plan, request.aggregates, fatal.clone());
+                sources.push(Source { name: format!("block {id}"), stream });
+            }
+        }
+        self.shared.metrics.queried(queried.len());
+        if sources.is_empty() {
+            return Ok(empty_stream());
+        }
+        let options = MergeOptions {
+            partial_response: request.partial_response,
+            limit: request.limit,
+            batch_size: request.batch_size,
+        };
+        let hints = SeriesEvent::Hints(SeriesHints { queried_blocks: queried });
+        let counted = Counted { shared: self.shared.clone(), stats };
+        let merged = merge(sources, options).chain(futures::stream::once(async { Ok(hints) }));
+        Ok(stop_at_fatal(merged.boxed(), fatal, counted))
+    }
+}
+
+/// A limit that some block hit.
+type Fatal = Arc<Mutex<Option<StoreError>>>;
+
+/// Adds a request's reading to the metrics when its stream ends, however it ends.
+struct Counted {
+    shared: Arc<Shared>,
+    stats: Arc<QueryStats>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shared.metrics.fetched(self.stats.snapshot());
+    }
+}
+
+/// Ends the stream with the fatal error as soon as there is one.
+fn stop_at_fatal(stream: SeriesStream, fatal: Fatal, counted: Counted) -> SeriesStream {
+    let state = (Some(stream), fatal, counted);
+    futures::stream::unfold(state, |(stream, fatal, counted)| async move {
+        let mut stream = stream?;
+        let event = stream.next().await;
+        let error = fatal.lock().take();
+        match (error, event) {
+            (Some(error), _) => Some((Err(error), (None, fatal, counted))),
+            (None, Some(event)) => Some((event, (Some(stream), fatal, counted))),
+            (None, None) => None,
+        }
+    })
+    .boxed()
+}
+
+/// One block's answer, read by a task of its own and shaped for the request.
+fn block_stream(
+    block: Arc<BucketBlock>,
+    select: SelectRequest,
+    plan: &SeriesPlan,
+    aggregates: AggregateSet,
+    fatal: Fatal,
+) -> SeriesStream {
+    let mut shaper = plan.shaper();
+    // One batch waits while the next is read.
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut batches = block.select(select);
+        loop {
+            let batch = tokio::select! {
+                batch = batches.try_next() => batch,
+                () = sender.closed() => return,
+            };
+            let mut out = Vec::new();
+            let mut last = false;
+            match batch
+                .map_err(|e| store_error(&e))
+                .and_then(|b| b.map(|b| convert(b, aggregates, &block)).transpose())
+            {
+                Ok(Some(series)) => {
+                    for (labels, chunks) in series {
+                        shaper.push(labels, chunks, &mut out);
+                    }
+                    if shaper.is_full() {
+                        shaper.finish(&mut out);
+                        last = true;
+                    }
+                }
+                Ok(None) => {
+                    shaper.finish(&mut out);
+                    last = true;
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::LimitExceeded {
+                        *fatal.lock() = Some(StoreError::limit(error.message()));
+                    }
+                    // What was read before the damage is sound and goes out first.
+                    shaper.finish(&mut out);
+                    if out.is_empty() || sender.send(Ok(SeriesEvent::Batch(out))).await.is_ok() {
+                        let _ = sender.send(Err(error)).await;
+                    }
+                    return;
+                }
+            }
+            if !out.is_empty() && sender.send(Ok(SeriesEvent::Batch(out))).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|event| (event, receiver))
+    })
+    .boxed()
+}
+
+type Series = VecDeque<(chronolith_model::Labels, Vec<AggrChunk>)>;
+
+/// Raw chunks as they are, aggregates taken apart.
+fn convert(batch: Vec<BlockSeries>, wanted: AggregateSet, block: &BucketBlock) -> Result<Series, StoreError> {
+    let one = |series: BlockSeries| {
+        let chunks = series.chunks.into_iter().filter_map(|chunk| take_apart(chunk, wanted).transpose());
+        match chunks.collect::<Result<Vec<_>, _>>() {
+            Ok(chunks) => Ok((series.labels, chunks)),
+            Err(err) => {
+                let text = format!("block {}: chunk of {}", block.id(), series.labels);
+                Err(StoreError::corrupt(text).with_source(err))
+            }
+        }
+    };
+    batch.into_iter().map(one).collect()
+}
+
+fn take_apart(chunk: Chunk, wanted: AggregateSet) -> Result<Option<AggrChunk>, chronolith_chunk::ChunkError> {
+    if chunk.encoding != Encoding::Aggregate {
+        return Ok(Some(AggrChunk::Raw(chunk)));
+    }
+    let (mint, maxt) = (chunk.mint, chunk.maxt);
+    let parts = AggregateParts::parse(&chunk.data)?;
+    Ok(pick_aggregates(mint, maxt, Part::ALL.map(|part| parts.get(part, mint, maxt)), wanted))
+}
