@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use chronolith_model::TenantId;
+use chronolith_chunk::{SampleColumns, encode_columns};
+use chronolith_model::{TenantId, TimeRange};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
@@ -295,14 +296,12 @@ fn rewritten(chunks: &[AggrChunk]) -> Vec<AggrChunk> {
         match chunk.raw().filter(|_| needs_rewrite(chunk)) {
             None => out.push(chunk.clone()),
             Some(raw) => {
-                let mut columns = chronolith_chunk::SampleColumns::default();
-                match raw.decode_into(chronolith_model::TimeRange::ALL, &mut columns) {
-                    Ok(()) if !columns.has_histograms() => {
-                        let chunks = chronolith_chunk::encode_floats(&columns.ts, &columns.values);
-                        out.extend(chunks.into_iter().map(AggrChunk::Raw));
-                    }
+                let mut columns = SampleColumns::default();
+                let read = raw.decode_into(TimeRange::ALL, &mut columns);
+                match read.and_then(|()| encode_columns(&columns)) {
+                    Ok(chunks) => out.extend(chunks.into_iter().map(AggrChunk::Raw)),
                     // The reader meets the unknown type and names it.
-                    _ => out.push(chunk.clone()),
+                    Err(_) => out.push(chunk.clone()),
                 }
             }
         }
@@ -387,5 +386,61 @@ impl thanos::writeable_store_server::WriteableStore for WriteService {
             peer::status_from_report(&report)?;
         }
         Ok(Response::new(thanos::WriteResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chronolith_chunk::{Encoding, Xor2Encoder};
+    use chronolith_model::Labels;
+
+    use super::*;
+    use crate::wire::decode_series;
+
+    fn series(chunks: Vec<AggrChunk>) -> StoreSeries {
+        StoreSeries { labels: Labels::from_pairs([("__name__", "m")]).unwrap(), chunks }
+    }
+
+    fn frames_of(batch_size: usize, all: &[StoreSeries]) -> Vec<Frame> {
+        let mut framer = Framer { batch_size, out: Vec::new(), series: Vec::new(), bytes: 0 };
+        for one in all {
+            framer.push(one);
+        }
+        framer.push_other(Frame::Warning("w".into()));
+        framer.out.into_iter().filter_map(|r| r.result).collect()
+    }
+
+    #[test]
+    fn encodings_that_the_wire_lacks_become_ones_it_has() {
+        let mut encoder = Xor2Encoder::new();
+        let samples: Vec<(i64, f64)> = (0..100).map(|i| (i * 15_000, i as f64 / 4.0)).collect();
+        for (t, v) in &samples {
+            encoder.append(0, *t, *v).unwrap();
+        }
+        let chunk = encoder.finish_chunk(0, 99 * 15_000);
+        let frames = frames_of(1, &[series(vec![chunk.into()])]);
+        let Frame::Series(bytes) = &frames[0] else { panic!("a series comes first") };
+        let back = decode_series(bytes).unwrap();
+        let raw = back.chunks[0].raw().unwrap();
+        assert_eq!((back.chunks.len(), raw.encoding), (1, Encoding::Xor));
+        let mut columns = SampleColumns::default();
+        raw.decode_into(TimeRange::ALL, &mut columns).unwrap();
+        assert_eq!(columns.ts.into_iter().zip(columns.values).collect::<Vec<_>>(), samples);
+    }
+
+    #[test]
+    fn batches_are_flushed_before_anything_else() {
+        let all = vec![series(vec![]); 5];
+        let kinds = |frames: Vec<Frame>| -> Vec<usize> {
+            let size = |f: &Frame| match f {
+                Frame::Series(_) => 1,
+                Frame::Batch(b) => b.series.len(),
+                Frame::Warning(_) | Frame::Hints(_) => 0,
+            };
+            frames.iter().map(size).collect()
+        };
+        assert_eq!(kinds(frames_of(2, &all)), [2, 2, 1, 0]);
+        assert_eq!(kinds(frames_of(1, &all)), [1, 1, 1, 1, 1, 0]);
+        assert_eq!(kinds(frames_of(10, &all)), [5, 0]);
     }
 }
