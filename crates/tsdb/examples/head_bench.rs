@@ -142,7 +142,7 @@ fn main() {
         .map(|m| m.len())
         .sum();
     println!("log      {:.2} B per sample", wal as f64 / (samples + series as f64));
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), cpu_seconds());
     let head = db.head(&tenant).expect("head");
     let (mut count, mut chunks, mut bytes) = (0, 0, 0);
     for s in head.select(&[], TimeRange::ALL, false) {
@@ -151,8 +151,9 @@ fn main() {
         bytes += s.chunks.iter().map(|c| c.data.len()).sum::<usize>();
     }
     println!(
-        "select   {count} series, {chunks} chunks, {:.2} B per sample: {:.2} s",
+        "select   {count} series, {chunks} chunks, {:.2} B per sample: {:.2} CPU-s, {:.2} s",
         bytes as f64 / (samples + series as f64),
+        cpu_seconds() - before,
         started.elapsed().as_secs_f64()
     );
     drop(head);

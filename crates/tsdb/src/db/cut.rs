@@ -134,9 +134,9 @@ impl Db {
         let (metas, opened): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
         // First the blocks, then the truncation: a reader may see a sample twice, never not at all.
         tenant.add_blocks(opened);
-        head.finish_cut(&plan);
+        let dead = head.finish_cut(&plan);
         drop(head.gate.write());
-        head.release();
+        head.forget_series(&dead);
         step(Step::Truncated)?;
         Ok(metas.into_iter().map(|meta| CutBlock { tenant: tenant.id().clone(), meta }).collect())
     }

@@ -44,7 +44,11 @@ struct NewSeries {
     list: Vec<u8>,
     count: usize,
     record: Vec<u8>,
+    /// Label symbols of the series entered, one series behind the other.
     symbols: Vec<(u32, u32)>,
+    /// Series entered in their shards but not in the index yet, and where their symbols end.
+    entered: Vec<(u32, std::ops::Range<usize>)>,
+    one: Vec<(u32, u32)>,
     canonical: Vec<u8>,
 }
 
@@ -142,6 +146,7 @@ impl Head {
         if !s.respelled.is_empty() {
             request.append_respelled(s, &mut out);
         }
+        self.index_entered(&mut s.series);
         for record in [&mut s.samples, &mut s.ooo] {
             if !record.is_empty() {
                 frame_end(record, 0);
@@ -342,7 +347,12 @@ impl Request<'_> {
             return Err(RejectReason::SeriesLimit(max));
         }
         let index = self.head.shard_of(fp);
-        let slot = self.head.insert_series(shard, index, fp, section, &mut new.symbols);
+        self.head.index.write().symbols.intern_section(section, &mut new.one);
+        let slot = shard.insert(fp, &new.one);
+        self.head.series_count.fetch_add(1, Ordering::Relaxed);
+        let start = new.symbols.len();
+        new.symbols.extend_from_slice(&new.one);
+        new.entered.push((self.head.series_ref(index, slot), start..new.symbols.len()));
         put_series_entry(&mut new.list, slot, section);
         new.count += 1;
         Ok(slot)
@@ -350,24 +360,22 @@ impl Request<'_> {
 }
 
 impl Head {
-    /// Enters a series in its shard and in the index.
-    fn insert_series(
-        &self,
-        shard: &mut Shard,
-        index: usize,
-        fp: Fingerprint,
-        section: &[u8],
-        symbols: &mut Vec<(u32, u32)>,
-    ) -> Slot {
-        let mut head_index = self.index.write();
-        head_index.symbols.intern_section(section, symbols);
-        let slot = shard.insert(fp, symbols);
-        let series = self.series_ref(index, slot);
-        for (name, value) in &*symbols {
-            head_index.insert(*name, *value, series);
+    /// Enters the request's new series in the index, all at once and in the order of their references: entered shard by
+    /// shard, each would move the ends of the long lists that the one before has just moved.
+    ///
+    /// The caller holds the gate, so a cut that removes one of them meanwhile takes it out of the index afterwards.
+    fn index_entered(&self, new: &mut NewSeries) {
+        if new.entered.is_empty() {
+            return;
         }
-        self.series_count.fetch_add(1, Ordering::Relaxed);
-        slot
+        new.entered.sort_unstable_by_key(|(series, _)| *series);
+        let mut index = self.index.write();
+        for (series, symbols) in new.entered.drain(..) {
+            for (name, value) in &new.symbols[symbols] {
+                index.insert(*name, *value, series);
+            }
+        }
+        new.symbols.clear();
     }
 
     /// Enters a series that the log names under its slot. The index follows with [`Head::finish_replay`].

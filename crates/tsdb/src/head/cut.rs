@@ -28,6 +28,9 @@ pub(crate) struct CutPlan {
     pub(crate) ranges: Vec<(i64, i64)>,
 }
 
+/// Series that left their shards.
+pub(crate) type DeadSeries = hashbrown::HashSet<u32, rustc_hash::FxBuildHasher>;
+
 /// A series of a cut: its place, ordered by labels.
 pub(crate) struct CutSeries {
     pub(crate) labels: Labels,
@@ -143,19 +146,21 @@ impl Head {
         super::ooo::merge(&chunks, &late, range)
     }
 
-    /// Forgets what the blocks of a cut hold. The caller then waits for the gate and calls [`Head::release`].
-    pub(crate) fn finish_cut(&self, plan: &CutPlan) {
-        let mut dead = hashbrown::HashSet::<u32, rustc_hash::FxBuildHasher>::default();
+    /// Forgets what the blocks of a cut hold. The caller then waits for the gate, so that no write is under way that
+    /// has seen the series that went, and hands them to [`Head::forget_series`].
+    pub(crate) fn finish_cut(&self, plan: &CutPlan) -> DeadSeries {
+        let mut dead = DeadSeries::default();
         for (index, shard) in self.shards.iter().enumerate() {
             let gone = shard.lock().truncate(plan.bounds[index], &plan.counts[index], true);
             dead.extend(gone.into_iter().map(|slot| self.series_ref(index, slot)));
         }
-        self.forget_series(&dead);
         self.refresh_times();
+        dead
     }
 
-    /// Removes series that have left their shards from the index, and symbols that nobody uses any more.
-    pub(crate) fn forget_series(&self, dead: &hashbrown::HashSet<u32, rustc_hash::FxBuildHasher>) {
+    /// Removes series that have left their shards from the index, and symbols that nobody uses any more. Then their
+    /// slots may be used again.
+    pub(crate) fn forget_series(&self, dead: &DeadSeries) {
         if dead.is_empty() {
             return;
         }
@@ -181,10 +186,7 @@ impl Head {
         aliases.clear();
         aliases.shrink_to_fit();
         self.has_aliases.store(false, Ordering::Release);
-    }
-
-    /// Lets the slots of removed series be used again. No write that began before their removal may be in flight.
-    pub(crate) fn release(&self) {
+        drop(aliases);
         for shard in &self.shards {
             shard.lock().release();
         }
