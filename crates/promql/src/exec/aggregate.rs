@@ -307,7 +307,7 @@ impl<'a> Exec<'a> {
         }
         let max = q.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let min = q.iter().copied().fold(f64::INFINITY, f64::min);
-        if max > 1.0 && max.is_finite() || max == f64::INFINITY {
+        if max > 1.0 {
             self.annotations.invalid_quantile(max, span);
         }
         if min < 0.0 {

@@ -107,7 +107,10 @@ impl<'a> Exec<'a> {
         let mut heaps: Vec<Heap> = Vec::new();
         let mut series: Vec<(Labels, bool)> = Vec::new();
         let input = self.plan.ast.unwrap_parens(a.expr);
-        self.vector(input, grid, &mut |exec, batch| {
+        // The kept samples count against the budget until they are rows.
+        let mut kept = 0;
+        let kept_all = self.vector(input, grid, &mut |exec, batch| {
+            let before = kept;
             for row in batch.rows() {
                 let base = groups.of(row.labels) * grid.count;
                 heaps.resize_with(groups.labels.len() * grid.count, Heap::default);
@@ -119,18 +122,28 @@ impl<'a> Exec<'a> {
                         _ if k == 0 => {}
                         h if limit => {
                             if heap.0.len() < k {
+                                kept += 1;
                                 heap.0.push(Kept { value: v, histogram: h.cloned(), series: n });
                             }
                         }
-                        None => heap.offer(k, v, n, bottom),
+                        None => {
+                            kept += usize::from(heap.0.len() < k);
+                            heap.offer(k, v, n, bottom);
+                        }
                         Some(_) => {
                             exec.annotations.histogram_ignored_in_aggregation(a.op.as_str(), span);
                         }
                     }
                 });
             }
+            if let Err(err) = exec.budget.take(kept - before) {
+                kept = before;
+                return Err(err);
+            }
             Ok(())
-        })?;
+        });
+        self.budget.give_back(kept);
+        kept_all?;
         if !limit {
             for heap in &mut heaps {
                 heap.0.sort_by(|x, y| {

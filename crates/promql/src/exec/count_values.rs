@@ -27,7 +27,8 @@ impl<'a> Exec<'a> {
         let mut groups = Groups::new(&grouped);
         let mut counts: Vec<Vec<f64>> = Vec::new();
         let input = self.plan.ast.unwrap_parens(a.expr);
-        self.vector(input, grid, &mut |_, batch| {
+        let mut held = 0;
+        let counted = self.vector(input, grid, &mut |exec, batch| {
             for row in batch.rows() {
                 let mut known: HashMap<u64, usize> = HashMap::new();
                 row.each(|i, v, h| {
@@ -42,9 +43,14 @@ impl<'a> Exec<'a> {
                     };
                     counts[group][i] += 1.0;
                 });
+                let cells = counts.len() * grid.count;
+                exec.budget.take(cells - held)?;
+                held = cells;
             }
             Ok(())
-        })?;
+        });
+        self.budget.give_back(held);
+        counted?;
         let mut out = Batch::new(grid.count);
         for (labels, counts) in groups.labels.iter().zip(&counts) {
             out.push(

@@ -47,15 +47,15 @@ impl<'a> Exec<'a> {
             .collect();
         let infos = self.info_series(&base, &ignored, &names, &data, &anchor, grid)?;
         let winners = newest(&infos, &base, grid)?;
+        let mut metrics: Vec<&str> = infos.iter().filter_map(|i| i.labels.metric_name()).collect();
+        metrics.sort_unstable();
+        metrics.dedup();
         let mut out = Batch::new(grid.count);
         for (r, row) in base.rows().enumerate() {
             if ignored[r] {
                 out.push(|| row.labels.clone(), row.drop_name, |to| to.copy_masked(&row, |_| u64::MAX));
                 continue;
             }
-            let mut metrics: Vec<&str> = infos.iter().filter_map(|i| i.labels.metric_name()).collect();
-            metrics.sort_unstable();
-            metrics.dedup();
             let lists: Vec<&Vec<Option<usize>>> =
                 metrics.iter().filter_map(|m| winners.get(&Signature::of(m, row.labels))).collect();
             // Steps by the info series that are in force.

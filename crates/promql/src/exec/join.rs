@@ -153,7 +153,7 @@ impl<'a> Exec<'a> {
         // As upstream, `fill_right` stands for the "one" side and `fill_left` for the "many" side, whichever is which.
         let (fill_one, fill_many) = (join.matching.fill_right, join.matching.fill_left);
         let mut out = Batch::new(grid.count);
-        let mut matched = Matched::new(signatures.index.len());
+        let mut matched = Matched::new(signatures.index.len(), words);
         for (r, row) in many.rows().enumerate() {
             let s = many_side.signature_of(r);
             let ones = one_side.rows(s);
@@ -206,7 +206,7 @@ impl<'a> Exec<'a> {
             };
             ((row.values[i], row.histogram(i)), theirs)
         });
-        matched.add(join, signature, labels, steps)
+        matched.add(join, signature, labels, &steps)
     }
 
     /// A row of the "one" side without a match, with the fill value of the "many" side.
@@ -229,7 +229,7 @@ impl<'a> Exec<'a> {
         let steps = self.join_values(join, labels.clone(), mask, out, |i| {
             ((fill, None), (row.values[i], row.histogram(i)))
         });
-        matched.add(join, signature, labels, steps)
+        matched.add(join, signature, labels, &steps)
     }
 
     /// Computes where `mask` has bits and appends the row; returns the steps that count as matched.
@@ -379,37 +379,54 @@ enum Operands<'r> {
     Fill(f64),
 }
 
-/// By signature: which results exist at which steps, to refuse doubles.
+/// Which results exist at which steps, to refuse doubles.
 struct Matched {
-    results: Vec<Vec<(Labels, Vec<u64>)>>,
+    /// By signature: steps with any result.
+    any: Vec<Vec<u64>>,
+    /// By signature and labels, where one signature may have several results.
+    results: HashMap<(usize, Labels), Vec<u64>>,
 }
 
 impl Matched {
-    fn new(signatures: usize) -> Self {
-        Matched { results: vec![Vec::new(); signatures] }
+    fn new(signatures: usize, words: usize) -> Self {
+        Matched { any: vec![vec![0; words]; signatures], results: HashMap::new() }
     }
 
     fn any(&self, signature: usize, word: usize) -> u64 {
-        self.results[signature].iter().fold(0, |any, (_, steps)| any | steps[word])
+        self.any[signature][word]
     }
 
-    fn add(&mut self, join: &Join<'_>, signature: usize, labels: Labels, steps: Vec<u64>) -> Result<()> {
+    fn add(&mut self, join: &Join<'_>, signature: usize, labels: Labels, steps: &[u64]) -> Result<()> {
         let one_to_one = join.matching.card == Cardinality::OneToOne;
-        let results = &mut self.results[signature];
-        for (other, at) in results.iter() {
-            let overlap = at.iter().zip(&steps).any(|(a, b)| a & b != 0);
-            if overlap && (one_to_one || *other == labels) {
-                let what = if one_to_one {
-                    "many-to-one matching must be explicit (group_left/group_right)"
-                } else {
-                    "grouping labels must ensure unique matches"
-                };
-                return Err(EngineError::Execution(format!("multiple matches for labels: {what}")));
+        if one_to_one {
+            if adds_twice(&mut self.any[signature], steps) {
+                return Err(multiple_matches(
+                    "many-to-one matching must be explicit (group_left/group_right)",
+                ));
             }
+            return Ok(());
         }
-        results.push((labels, steps));
+        adds_twice(&mut self.any[signature], steps);
+        let seen = self.results.entry((signature, labels)).or_insert_with(|| vec![0; steps.len()]);
+        if adds_twice(seen, steps) {
+            return Err(multiple_matches("grouping labels must ensure unique matches"));
+        }
         Ok(())
     }
+}
+
+/// Adds steps to those seen; true when one was there already.
+fn adds_twice(seen: &mut [u64], steps: &[u64]) -> bool {
+    let mut twice = false;
+    for (seen, new) in seen.iter_mut().zip(steps) {
+        twice |= *seen & new != 0;
+        *seen |= new;
+    }
+    twice
+}
+
+fn multiple_matches(what: &str) -> EngineError {
+    EngineError::Execution(format!("multiple matches for labels: {what}"))
 }
 
 impl Join<'_> {

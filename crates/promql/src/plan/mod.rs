@@ -4,7 +4,6 @@
 //! Each rewrite has a file of its own. All of them are loops over the arena (children have smaller ids than their
 //! parents), so that a query of any depth is planned in constant stack.
 
-mod durations;
 mod fold;
 mod invariant;
 mod names;
@@ -58,7 +57,7 @@ impl Plan {
     /// Plans a query.
     pub(crate) fn new(mut ast: Ast, times: PlanTimes) -> Result<Plan, EngineError> {
         fold::query_context_functions(&mut ast, &times);
-        durations::resolve(&mut ast, &times)?;
+        ast.resolve_durations(times.step_ms, times.end - times.start).map_err(EngineError::Invalid)?;
         resolve_at(&mut ast, &times);
         fold::constants(&mut ast);
         let once = invariant::find(&ast);
@@ -99,3 +98,6 @@ fn resolved(at: Option<At>, times: &PlanTimes) -> Option<i64> {
         None => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,39 +3,39 @@
 
 use crate::parser::{Ast, BinaryOp, FunctionId, NodeKind};
 
+/// What the nodes above say.
+#[derive(Clone, Copy, PartialEq)]
+enum Need {
+    /// Nothing: whole histograms.
+    Unknown,
+    /// Some node takes statistics only, none needs buckets.
+    Statistics,
+    /// Some node needs buckets.
+    Buckets,
+}
+
 /// By node: only statistics are needed.
 pub(super) fn find(ast: &Ast) -> Vec<bool> {
-    let mut out = vec![false; ast.len()];
-    ast.walk(ast.root(), |id, path| {
-        if matches!(ast.kind(id), NodeKind::VectorSelector(_)) {
-            for above in path.iter().rev() {
-                match ast.kind(*above) {
-                    // The buckets are needed to tell resets between the steps.
-                    NodeKind::Subquery(_) => {
-                        out[id.index()] = false;
-                        break;
-                    }
-                    NodeKind::Binary(b) if matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => {
-                        out[id.index()] = false;
-                        break;
-                    }
-                    NodeKind::Call(call) => match call.func.id {
-                        FunctionId::HistogramCount | FunctionId::HistogramSum | FunctionId::HistogramAvg => {
-                            out[id.index()] = true
-                        }
-                        FunctionId::HistogramQuantile
-                        | FunctionId::HistogramQuantiles
-                        | FunctionId::HistogramFraction => {
-                            out[id.index()] = false;
-                            break;
-                        }
-                        _ => {}
-                    },
-                    _ => {}
+    let mut needs = vec![Need::Unknown; ast.len()];
+    for id in ast.ids().rev() {
+        let need = needs[id.index()];
+        let below = match ast.kind(id) {
+            _ if need == Need::Buckets => need,
+            // Resets between the steps of a subquery are told by the buckets.
+            NodeKind::Subquery(_) => Need::Buckets,
+            NodeKind::Binary(b) if matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => Need::Buckets,
+            NodeKind::Call(call) => match call.func.id {
+                FunctionId::HistogramCount | FunctionId::HistogramSum | FunctionId::HistogramAvg => {
+                    Need::Statistics
                 }
-            }
-        }
-        true
-    });
-    out
+                FunctionId::HistogramQuantile
+                | FunctionId::HistogramQuantiles
+                | FunctionId::HistogramFraction => Need::Buckets,
+                _ => need,
+            },
+            _ => need,
+        };
+        ast.kind(id).for_each_child(|child| needs[child.index()] = below);
+    }
+    needs.into_iter().map(|n| n == Need::Statistics).collect()
 }

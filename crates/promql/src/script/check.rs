@@ -2,9 +2,9 @@
 
 use chronolith_model::{FloatHistogram, Labels};
 
-use super::series::{Description, SequenceValue};
-use super::statement::{Eval, Pattern, single};
+use super::statement::{Description, Eval, Pattern, single};
 use crate::functions::almost::almost_equal;
+use crate::parser::SequenceValue;
 use crate::value::{MatrixSeries, PointValue, QueryResult, Value, VectorSample};
 
 /// Relative tolerance of values.

@@ -6,19 +6,15 @@
 mod check;
 mod memory;
 mod nhcb;
-mod series;
 mod statement;
 
 use crate::engine::{Engine, EngineOptions};
-use crate::parser::{Ast, At, FunctionId, NodeKind, ParseOptions, parse};
+use crate::parser::{Ast, At, FunctionId, NodeKind, ParseOptions, SequenceValue, parse};
 use crate::queryable::{QueryContext, Queryable};
 use crate::value::{PointValue, QueryResult, Value, VectorSample};
 
 pub use memory::MemoryStorage;
-pub use series::SequenceValue;
-
-use series::Description;
-use statement::{Eval, StatementKind, When};
+use statement::{Description, Eval, StatementKind, When};
 
 /// A failed evaluation.
 #[derive(Clone, Debug)]
@@ -100,7 +96,7 @@ fn load(
     for d in series {
         for (i, value) in d.values.iter().enumerate() {
             let t = step_ms * i as i64;
-            let offset = d.start_offsets.as_ref().and_then(|o| o.get(i).copied().flatten());
+            let offset = d.start_offsets.get(i).copied().flatten();
             let st = offset.map_or(0, |o| t + o);
             match value {
                 SequenceValue::Omitted => {}

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use chronolith_model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
 use chronolith_model::{FloatHistogram, Histogram, Labels, METRIC_NAME};
 
-use super::series::{Description, SequenceValue};
+use super::statement::Description;
+use crate::parser::SequenceValue;
 
 /// What was collected for one time.
 #[derive(Default)]

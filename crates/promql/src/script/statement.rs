@@ -2,10 +2,28 @@
 
 use std::sync::LazyLock;
 
-use chronolith_model::parse_duration_ms;
+use chronolith_model::{Labels, parse_duration_ms};
 use regex::Regex;
 
-use super::series::{Description, SequenceValue, parse_description};
+use crate::parser::{
+    SequenceValue, is_start_timestamp_line, parse_series_description, parse_start_timestamps,
+};
+
+/// A series of a `load` or an expected one.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    pub(crate) labels: Labels,
+    pub(crate) values: Vec<SequenceValue>,
+    /// Start timestamps as offsets from the samples, from an `@st` line.
+    pub(crate) start_offsets: Vec<Option<i64>>,
+}
+
+impl Description {
+    fn parse(line: &str) -> Result<Self, String> {
+        let d = parse_series_description(line).map_err(|e| e.to_string())?;
+        Ok(Description { labels: d.labels, values: d.values, start_offsets: Vec::new() })
+    }
+}
 
 /// A statement and the line, from 1, that it starts at.
 #[derive(Debug)]
@@ -122,18 +140,18 @@ fn duration(text: &str) -> Result<i64, String> {
 fn load(line: &str, body: &[&str]) -> Result<StatementKind, String> {
     let c = LOAD.captures(line).ok_or_else(|| format!("bad load statement {line:?}"))?;
     let mut series: Vec<Description> = Vec::new();
-    let mut offsets: Option<Description> = None;
+    let mut starts = None;
     for line in body {
-        let mut d = parse_description(line)?;
-        if d.start_offsets.is_some() {
-            offsets = Some(d);
+        if is_start_timestamp_line(line) {
+            starts = Some(parse_start_timestamps(line)?);
             continue;
         }
-        if let Some(o) = offsets.take() {
-            if o.labels != d.labels {
-                return Err(format!("the @st line of {} is not followed by its samples", o.labels));
+        let mut d = Description::parse(line)?;
+        if let Some(starts) = starts.take() {
+            if starts.labels != d.labels || starts.offsets_ms.len() != d.values.len() {
+                return Err(format!("the @st line of {} is not followed by its samples", starts.labels));
             }
-            d.start_offsets = o.start_offsets;
+            d.start_offsets = starts.offsets_ms;
         }
         series.retain(|s| s.labels != d.labels);
         series.push(d);
@@ -183,7 +201,7 @@ fn eval(line: &str, body: &[&str]) -> Result<Eval, String> {
             eval.scalar = Some(v);
             break;
         }
-        let d = parse_description(line)?;
+        let d = Description::parse(line)?;
         if matches!(when, When::Instant(_)) && eval.range_vector.is_none() && d.values.len() != 1 {
             return Err(format!("{line:?}: an instant result has one value per series"));
         }

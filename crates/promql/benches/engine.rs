@@ -1,0 +1,182 @@
+//! The engine over series of XOR chunks in memory: `cargo bench -p chronolith-promql`. Plain timing, best of a few runs;
+//! `SERIES` (default 50000) and `ONLY` (a prefix of a case's name) choose. With `--test` a small set is run once.
+
+use std::time::{Duration, Instant};
+
+use chronolith_chunk::{Chunk, encode_floats};
+use chronolith_model::{Labels, MatchOp};
+use chronolith_promql::{
+    Engine, EngineOptions, QueryContext, Queryable, QueryableError, SelectRequest, Series, SeriesData,
+    SeriesSet, Value,
+};
+
+const STEP_MS: i64 = 15_000;
+const HOUR_MS: i64 = 3_600_000;
+const START_MS: i64 = 1_700_000_000_000 / HOUR_MS * HOUR_MS;
+
+/// Series sorted by labels; metric by metric.
+struct Memory {
+    series: Vec<(Labels, Vec<Chunk>)>,
+}
+
+impl Memory {
+    /// `n` series of an hour: half of them request histograms of 10 buckets, the rest counters and gauges of CPUs.
+    fn new(n: usize) -> Self {
+        let mut series = Vec::with_capacity(n);
+        let mut rng = 42_u64;
+        let mut random = move || {
+            rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            rng >> 33
+        };
+        let bounds = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "+Inf"];
+        for i in 0..n {
+            let instance = format!("host-{:04}.example.org:9100", i / 100);
+            let labels = if i % 2 == 0 {
+                let k = i / 2;
+                vec![
+                    ("__name__", "http_request_duration_seconds_bucket".to_owned()),
+                    ("handler", format!("/api/v1/{}", k / 10 % 5)),
+                    ("instance", instance),
+                    ("job", "api".to_owned()),
+                    ("le", bounds[k % 10].to_owned()),
+                    ("region", ["eu", "us", "ap"][k / 50 % 3].to_owned()),
+                ]
+            } else {
+                let k = i / 2;
+                vec![
+                    ("__name__", "node_cpu_seconds_total".to_owned()),
+                    ("cpu", format!("{}", k % 8)),
+                    ("instance", instance),
+                    ("job", "node".to_owned()),
+                    (
+                        "mode",
+                        ["idle", "user", "system", "iowait", "irq", "nice", "steal"][k / 8 % 7].to_owned(),
+                    ),
+                ]
+            };
+            let labels = Labels::from_pairs(labels).expect("labels are unique");
+            let offset = (i as i64 * 37) % STEP_MS;
+            let mut value = (random() % 100_000) as f64;
+            let samples = (HOUR_MS / STEP_MS) as usize * 5 / 4;
+            let (mut ts, mut vs) = (Vec::new(), Vec::new());
+            for s in 0..samples {
+                ts.push(START_MS - HOUR_MS / 4 + offset + s as i64 * STEP_MS + (random() % 20) as i64);
+                value = if random() % 5_000 == 0 { 0.0 } else { value + (random() % 100) as f64 / 4.0 };
+                vs.push(value);
+            }
+            series.push((labels, encode_floats(&ts, &vs)));
+        }
+        series.sort_by(|a, b| a.0.cmp(&b.0));
+        series.dedup_by(|b, a| a.0 == b.0);
+        Memory { series }
+    }
+}
+
+struct Found {
+    memory: &'static [(Labels, Vec<Chunk>)],
+    at: Vec<u32>,
+    next: usize,
+}
+
+impl SeriesSet for Found {
+    fn next(&mut self) -> Result<Option<Series>, QueryableError> {
+        let Some(i) = self.at.get(self.next) else { return Ok(None) };
+        self.next += 1;
+        let (labels, chunks) = &self.memory[*i as usize];
+        Ok(Some(Series { labels: labels.clone(), data: SeriesData::Chunks(chunks.clone()) }))
+    }
+}
+
+impl Queryable for &'static Memory {
+    fn select(
+        &self,
+        request: &SelectRequest<'_>,
+        _: &QueryContext,
+    ) -> Result<Box<dyn SeriesSet>, QueryableError> {
+        let memory: &'static Memory = self;
+        let mut at = Vec::new();
+        let name = request.matchers.iter().find(|m| m.name == "__name__" && m.op == MatchOp::Equal);
+        let rest: Vec<_> = request.matchers.iter().filter(|m| Some(*m) != name).collect();
+        let from = name.map_or(0, |n| {
+            self.series.partition_point(|(l, _)| l.metric_name().unwrap_or_default() < n.value.as_str())
+        });
+        for (i, (labels, _)) in self.series.iter().enumerate().skip(from) {
+            if name.is_some_and(|n| labels.metric_name() != Some(n.value.as_str())) {
+                break;
+            }
+            if rest.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or_default())) {
+                at.push(i as u32);
+            }
+        }
+        Ok(Box::new(Found { memory: &memory.series, at, next: 0 }))
+    }
+}
+
+const CASES: &[(&str, &str)] = &[
+    ("select", "node_cpu_seconds_total"),
+    ("rate", "rate(node_cpu_seconds_total[5m])"),
+    ("sum_by_rate", "sum by (mode) (rate(node_cpu_seconds_total[5m]))"),
+    ("sum_without_rate", "sum without (cpu) (rate(node_cpu_seconds_total[5m]))"),
+    (
+        "histogram_quantile",
+        "histogram_quantile(0.9, sum by (le, handler) (rate(http_request_duration_seconds_bucket[5m])))",
+    ),
+    ("histogram_quantile_all", "histogram_quantile(0.9, rate(http_request_duration_seconds_bucket[5m]))"),
+    ("topk", "topk(5, rate(node_cpu_seconds_total[5m]))"),
+    ("regex", "sum by (instance) (rate(node_cpu_seconds_total{mode=~\"user|system\"}[5m]))"),
+    (
+        "ratio",
+        "sum by (instance) (rate(node_cpu_seconds_total{mode=\"idle\"}[5m])) / sum by (instance) (rate(node_cpu_seconds_total[5m]))",
+    ),
+    (
+        "join",
+        "rate(node_cpu_seconds_total[5m]) * on (instance) group_left sum by (instance) (node_cpu_seconds_total)",
+    ),
+    ("count_by_name", "count by (__name__) ({__name__=~\".+\"})"),
+    ("quantile_over_time", "quantile_over_time(0.9, node_cpu_seconds_total{cpu=\"0\"}[10m])"),
+    ("max_over_time", "max(max_over_time(node_cpu_seconds_total[10m]))"),
+    ("subquery", "max_over_time(sum by (mode) (rate(node_cpu_seconds_total[5m]))[30m:1m])"),
+    ("arithmetic", "1 - node_cpu_seconds_total / 100 > 0.5"),
+];
+
+fn main() {
+    let smoke = std::env::args().any(|a| a == "--test");
+    let number =
+        |name: &str, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let n = if smoke { 1_000 } else { number("SERIES", 50_000) };
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let memory: &'static Memory = Box::leak(Box::new(Memory::new(n)));
+    let engine = Engine::new(EngineOptions::default());
+    let cx = QueryContext::new();
+    println!("{} series", memory.series.len());
+    for (name, query) in CASES.iter().filter(|(name, _)| name.starts_with(&only)) {
+        for (kind, step_ms) in [("instant", 0), ("1h", 60_000)] {
+            let mut best = Duration::MAX;
+            let mut shape = (0, 0);
+            for _ in 0..if smoke { 1 } else { 3 } {
+                let started = Instant::now();
+                let end = START_MS + HOUR_MS - 1;
+                let result = if step_ms == 0 {
+                    engine.instant(&memory, query, end, &cx)
+                } else {
+                    engine.range(&memory, query, START_MS, end, step_ms, &cx)
+                }
+                .unwrap_or_else(|e| panic!("{query}: {e}"));
+                best = best.min(started.elapsed());
+                let series = match &result.value {
+                    Value::Matrix(m) => m.len(),
+                    Value::Vector(v) => v.len(),
+                    _ => 1,
+                };
+                shape = (series, result.stats.samples_read);
+            }
+            let rate = shape.1 as f64 / best.as_secs_f64() / 1e6;
+            println!(
+                "engine/{name}/{kind}: {:8.1} ms  {:6.1}M samples/s  {} series out",
+                best.as_secs_f64() * 1e3,
+                rate,
+                shape.0
+            );
+        }
+    }
+}
