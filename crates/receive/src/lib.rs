@@ -1,3 +1,30 @@
 //! The receive role: remote write in, blocks out.
+//!
+//! ```text
+//! POST /api/v1/receive ─ remote_write ─ WriteSink (ingest) ─ heads and log (tsdb::Db)
+//! heads ─ maintenance: cut ─ local blocks ─ ship ─ bucket
+//! heads and local blocks ─ Store (store) ─ gRPC, queriers
+//! ```
 
+mod admin;
+mod config;
+mod error;
+mod ingest;
+mod maintenance;
+mod metrics;
 pub mod remote_write;
+mod run;
+mod ship;
+pub mod shipper_file;
+mod store;
+mod tenants;
+
+pub use admin::head_stats;
+pub use config::Config;
+pub use error::ReceiveError;
+pub use ingest::LocalSink;
+pub use maintenance::Maintenance;
+pub use run::{Parts, Receive, build, run};
+pub use ship::{ShipOptions, ShipReport, Shipper};
+pub use store::TenantsStore;
+pub use tenants::Tenants;

@@ -1,0 +1,186 @@
+//! Settings of the receive role: plain values. Where Thanos has the flag, name, meaning and default are Thanos's; where not,
+//! the field says so.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::HeaderName;
+use chronolith_model::{Labels, TenantId};
+use chronolith_service::Clock;
+use chronolith_tsdb::db::{DbOptions, Limits, WalSync};
+
+use crate::error::ReceiveError;
+
+/// Settings of the receive role.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--remote-write.address`; `None` leaves the remote-write paths to whoever takes the router.
+    pub remote_write_address: Option<String>,
+    /// `--http-address`: metrics, probes, admin.
+    pub http_address: Option<String>,
+    /// `--grpc-address`: StoreAPI, Info, WriteableStore.
+    pub grpc_address: Option<String>,
+    /// `--label`, repeated.
+    pub labels: Vec<(String, String)>,
+    /// Refuse to start without a label, as Thanos does. `server` turns it off: it has one producer.
+    pub require_labels: bool,
+    /// `--tsdb.path`.
+    pub tsdb_path: PathBuf,
+    /// `--tsdb.retention` (15d): how long blocks stay on this machine; 0 keeps them.
+    pub retention_ms: i64,
+    /// `--tsdb.min-block-duration` (2h, hidden).
+    pub block_duration_ms: i64,
+    /// `--tsdb.out-of-order.time-window` (0s).
+    pub out_of_order_window_ms: i64,
+    /// `--tsdb.too-far-in-future.time-window`. 10 min, Prometheus's bound; Thanos's default, 0, means none: there one
+    /// sender with a wrong clock moves a head's time for everybody.
+    pub too_far_in_future_ms: i64,
+    /// `--wal.sync` (ours): group, interval or off.
+    pub wal_sync: WalSync,
+    /// Bounds on label sets, and series a tenant.
+    pub limits: Limits,
+    /// `--receive.default-tenant-id` (default-tenant).
+    pub default_tenant: String,
+    /// `--receive.tenant-header` (THANOS-TENANT).
+    pub tenant_header: String,
+    /// `--receive.tenant-label-name` (tenant_id).
+    pub tenant_label: String,
+    /// `--receive.tenants-max` (ours): a new tenant beyond it is answered 429.
+    pub tenants_max: usize,
+    /// `--receive.request-bytes-max` (ours, 32MiB): the largest body, compressed as well as decompressed.
+    pub request_bytes_max: u64,
+    /// `--receive.inflight-bytes-max` (ours, 1GiB): memory for all requests that are being decoded.
+    pub inflight_bytes_max: u64,
+    /// `--hash-func=SHA256`.
+    pub hash: bool,
+    /// `--shipper.interval` (ours, 30s, Thanos's fixed value): how often due heads and new blocks are looked for.
+    pub maintenance_interval_ms: i64,
+    /// `--web.enable-admin-api` (ours).
+    pub enable_admin_api: bool,
+    /// `--drain` (ours): at shutdown, upload what is in the heads too.
+    pub drain: bool,
+    /// `--drain.timeout` (ours, 5m): how long a drain tries.
+    pub drain_timeout_ms: i64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            remote_write_address: Some("0.0.0.0:19291".to_owned()),
+            http_address: Some("0.0.0.0:10902".to_owned()),
+            grpc_address: Some("0.0.0.0:10901".to_owned()),
+            labels: Vec::new(),
+            require_labels: true,
+            tsdb_path: PathBuf::from("./data"),
+            retention_ms: 15 * 24 * 3_600_000,
+            block_duration_ms: 2 * 3_600_000,
+            out_of_order_window_ms: 0,
+            too_far_in_future_ms: 10 * 60_000,
+            wal_sync: WalSync::Group,
+            limits: Limits::default(),
+            default_tenant: TenantId::DEFAULT.to_owned(),
+            tenant_header: "THANOS-TENANT".to_owned(),
+            tenant_label: "tenant_id".to_owned(),
+            tenants_max: 10_000,
+            request_bytes_max: 32 << 20,
+            inflight_bytes_max: 1 << 30,
+            hash: false,
+            maintenance_interval_ms: 30_000,
+            enable_admin_api: false,
+            drain: false,
+            drain_timeout_ms: 5 * 60_000,
+        }
+    }
+}
+
+/// What follows from a [`Config`] once it was checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) external: Labels,
+    pub(crate) default_tenant: TenantId,
+    pub(crate) tenant_header: HeaderName,
+}
+
+impl Config {
+    /// Checks what can be checked without touching anything.
+    pub(crate) fn check(&self) -> Result<Checked, ReceiveError> {
+        let bad = |text: String| Err(ReceiveError::Config(text));
+        if self.require_labels && self.labels.is_empty() {
+            return bad(
+                "no external labels: a receiver needs at least one --label to be told apart".to_owned()
+            );
+        }
+        let external = match Labels::from_pairs(self.labels.iter().map(|(n, v)| (n, v))) {
+            Ok(labels) => labels,
+            Err(e) => return bad(format!("--label: {e}")),
+        };
+        if !chronolith_model::is_legacy_label_name(&self.tenant_label) {
+            return bad(format!("--receive.tenant-label-name: {:?} is no label name", self.tenant_label));
+        }
+        if external.get(&self.tenant_label).is_some() {
+            return bad(format!("--label {} is the tenant label", self.tenant_label));
+        }
+        let default_tenant = match TenantId::new(&self.default_tenant) {
+            Ok(tenant) => tenant,
+            Err(e) => return bad(format!("--receive.default-tenant-id: {e}")),
+        };
+        let Ok(tenant_header) = self.tenant_header.to_ascii_lowercase().parse() else {
+            return bad(format!("--receive.tenant-header: {:?} is no header name", self.tenant_header));
+        };
+        for (flag, value) in [
+            ("--tsdb.min-block-duration", self.block_duration_ms),
+            ("--shipper.interval", self.maintenance_interval_ms),
+        ] {
+            if value <= 0 {
+                return bad(format!("{flag} must be more than 0"));
+            }
+        }
+        for (flag, value) in [
+            ("--tsdb.retention", self.retention_ms),
+            ("--tsdb.out-of-order.time-window", self.out_of_order_window_ms),
+            ("--tsdb.too-far-in-future.time-window", self.too_far_in_future_ms),
+            ("--drain.timeout", self.drain_timeout_ms),
+        ] {
+            if value < 0 {
+                return bad(format!("{flag} must not be negative"));
+            }
+        }
+        Ok(Checked { external, default_tenant, tenant_header })
+    }
+
+    pub(crate) fn db_options(&self, clock: Arc<dyn Clock>) -> DbOptions {
+        let mut options = DbOptions::new(&self.tsdb_path);
+        options.block_range_ms = self.block_duration_ms;
+        options.out_of_order_window_ms = self.out_of_order_window_ms;
+        options.future_max_ms =
+            if self.too_far_in_future_ms == 0 { i64::MAX } else { self.too_far_in_future_ms };
+        options.wal_sync = self.wal_sync;
+        options.limits = self.limits;
+        options.clock = Arc::new(move || clock.now_ms());
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_settings_are_named() {
+        let good = Config { labels: vec![("replica".into(), "a".into())], ..Config::default() };
+        assert_eq!(good.check().unwrap().external.to_string(), r#"{replica="a"}"#);
+        let check = |change: &dyn Fn(&mut Config), want: &str| {
+            let mut config = good.clone();
+            change(&mut config);
+            let text = config.check().unwrap_err().to_string();
+            assert!(text.contains(want), "{text}");
+        };
+        check(&|c| c.labels.clear(), "at least one --label");
+        check(&|c| c.labels.push(("replica".into(), "b".into())), "duplicate");
+        check(&|c| c.labels.push(("tenant_id".into(), "b".into())), "tenant label");
+        check(&|c| c.default_tenant = "a/b".into(), "--receive.default-tenant-id");
+        check(&|c| c.tenant_header = "a b".into(), "--receive.tenant-header");
+        check(&|c| c.block_duration_ms = 0, "--tsdb.min-block-duration");
+        check(&|c| c.retention_ms = -1, "--tsdb.retention");
+    }
+}

@@ -1,0 +1,136 @@
+//! The [`WriteSink`] over this receiver's own heads.
+//!
+//! The append happens in the first poll, on the caller's thread (the remote-write handler polls first on a worker); then
+//! the future waits for the log. `Ok` means that the good part is durable by the rules of `--wal.sync`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use chronolith_model::{TenantId, WriteBatch};
+use chronolith_service::Probe;
+use chronolith_service::metrics::Registry;
+use chronolith_storeapi::{RejectKind, StoreError, WriteError, WriteRejection, WriteReport, WriteSink};
+use chronolith_tsdb::head::{RejectReason, Rejection, WriteOutcome};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use tokio::sync::oneshot;
+
+use crate::remote_write::BatchPool;
+use crate::tenants::Tenants;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// Writes into the local heads.
+pub struct LocalSink {
+    tenants: Arc<Tenants>,
+    pool: Arc<BatchPool>,
+    tenants_max: usize,
+    probe: Option<Probe>,
+    log_failed: AtomicBool,
+    rejected: Family<ReasonLabels, Counter>,
+}
+
+impl LocalSink {
+    /// A sink over `tenants`, at most `tenants_max` of them. Batches go back to `pool`. When the log fails for good,
+    /// `probe` is told.
+    pub fn new(
+        tenants: Arc<Tenants>,
+        pool: Arc<BatchPool>,
+        tenants_max: usize,
+        probe: Option<Probe>,
+        registry: &mut Registry,
+    ) -> Self {
+        let rejected = Family::default();
+        let help = "Samples rejected by reason; other_unlisted are those beyond the first of a request";
+        registry.register("chronolith_receive_rejections", help, rejected.clone());
+        LocalSink { tenants, pool, tenants_max, probe, log_failed: AtomicBool::new(false), rejected }
+    }
+
+    fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteOutcome, WriteError> {
+        let db = self.tenants.db()?;
+        if db.head(tenant).is_none() && db.tenants().len() >= self.tenants_max {
+            return Err(StoreError::limit(format!("limit of {} tenants reached", self.tenants_max)));
+        }
+        let outcome = db.write(tenant, &batch);
+        self.pool.put_batch(batch);
+        Ok(outcome)
+    }
+
+    fn count(&self, outcome: &WriteOutcome) {
+        for rejection in &outcome.rejected {
+            self.rejected.get_or_create(&ReasonLabels { reason: rejection.reason.kind() }).inc();
+        }
+        let unlisted = outcome.rejected_count.saturating_sub(outcome.rejected.len());
+        if unlisted > 0 {
+            self.rejected.get_or_create(&ReasonLabels { reason: "other_unlisted" }).inc_by(unlisted as u64);
+        }
+    }
+
+    #[cold]
+    fn on_log_failure(&self, error: &(dyn std::error::Error + 'static)) {
+        if !self.log_failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(err = error, "the write-ahead log failed, writes are refused from now on");
+        }
+        if let Some(probe) = &self.probe {
+            probe.not_ready("the write-ahead log failed");
+        }
+    }
+}
+
+#[async_trait]
+impl WriteSink for LocalSink {
+    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
+        let outcome = self.append(tenant, batch)?;
+        self.count(&outcome);
+        let report = report(&outcome);
+        let (durable, wait) = oneshot::channel();
+        outcome.commit.notify(move |result| {
+            // The request may have gone away; its samples stay.
+            let _ = durable.send(result);
+        });
+        match wait.await {
+            Ok(Ok(())) => Ok(report),
+            Ok(Err(error)) => {
+                self.on_log_failure(&error);
+                Err(StoreError::unavailable("write-ahead log").with_source(error))
+            }
+            Err(_) => Err(StoreError::internal("the write-ahead log gave no answer")),
+        }
+    }
+}
+
+fn report(outcome: &WriteOutcome) -> WriteReport {
+    let rejections = outcome.rejected.iter().take(WriteReport::REJECTIONS_MAX).map(rejection).collect();
+    WriteReport { written: outcome.written, rejected: outcome.rejected_count, rejections }
+}
+
+fn rejection(from: &Rejection) -> WriteRejection {
+    WriteRejection {
+        kind: reject_kind(&from.reason),
+        series: from.series.clone(),
+        t: Some(from.t),
+        reason: from.reason.to_string(),
+    }
+}
+
+fn reject_kind(reason: &RejectReason) -> RejectKind {
+    match reason {
+        RejectReason::OutOfOrder
+        | RejectReason::TooOld
+        | RejectReason::OutOfBounds
+        | RejectReason::DuplicateTimestamp => RejectKind::Conflict,
+        RejectReason::SeriesLimit(_) => RejectKind::LimitExceeded,
+        RejectReason::MalformedLabels(_)
+        | RejectReason::MissingMetricName
+        | RejectReason::DuplicateLabel(_)
+        | RejectReason::EmptyLabelName
+        | RejectReason::LabelTooLong { .. }
+        | RejectReason::TooManyLabels(_)
+        | RejectReason::InvalidHistogram(_) => RejectKind::Invalid,
+    }
+}

@@ -1,0 +1,52 @@
+//! Metrics of the tenants' heads and local blocks, with Prometheus's names and a label `tenant`, as in Thanos's receiver.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chronolith_service::metrics::Registry;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::tenants::Tenants;
+
+/// Registers the gauges; they are read when scraped.
+pub(crate) fn register(registry: &mut Registry, tenants: Arc<Tenants>) {
+    registry.register_collector(Box::new(TenantsCollector(tenants)));
+}
+
+#[derive(Debug)]
+struct TenantsCollector(Arc<Tenants>);
+
+impl Collector for TenantsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Ok(db) = self.0.db() else { return Ok(()) };
+        let tenants = db.tenants();
+        let mut family =
+            |name: &str, help: &str, value: &dyn Fn(&chronolith_model::TenantId) -> Option<f64>| {
+                let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                for tenant in &tenants {
+                    if let Some(value) = value(tenant) {
+                        ConstGauge::new(value)
+                            .encode(family.encode_family(&[("tenant", tenant.as_str())])?)?;
+                    }
+                }
+                Ok::<(), fmt::Error>(())
+            };
+        let head = |t: &chronolith_model::TenantId| db.head(t);
+        family("prometheus_tsdb_head_series", "Series in the head", &|t| {
+            Some(head(t)?.series_count() as f64)
+        })?;
+        family("prometheus_tsdb_head_min_time", "Oldest sample of the head, in milliseconds", &|t| {
+            Some(head(t)?.time_range()?.mint as f64)
+        })?;
+        family("prometheus_tsdb_head_max_time", "Newest sample of the head, in milliseconds", &|t| {
+            Some(head(t)?.time_range()?.maxt as f64)
+        })?;
+        family("prometheus_tsdb_blocks_loaded", "Local blocks", &|t| Some(db.blocks(t).len() as f64))?;
+        family("prometheus_tsdb_storage_blocks_bytes", "Bytes of the local blocks", &|t| {
+            Some(db.blocks(t).iter().map(|b| b.bytes_len() as f64).sum())
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! The role: [`build`] binds and wires, [`run`] serves until it is told to stop.
+//!
+//! ```text
+//! build   bind listeners, wire sink, store, shipper                 the addresses are known
+//! run     serve (not ready) ─ open the database ─ ready ─ cut and ship in the background
+//! stop    refuse writes ─ finish those in flight ─ [drain: cut all, ship] ─ stop reads ─ close the database (snapshot)
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use chronolith_objstore::Bucket;
+use chronolith_service::grpc::GrpcListener;
+use chronolith_service::http::HttpListener;
+use chronolith_service::shutdown::CancellationToken;
+use chronolith_service::{Clock, Metrics, Probe, Probes, SystemClock};
+use chronolith_storeapi::{ServerOptions, Services, Store, StoreError, WriteSink};
+use chronolith_tsdb::block::ThanosMeta;
+use chronolith_tsdb::db::{Db, DbOptions};
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::config::Config;
+use crate::error::ReceiveError;
+use crate::ingest::LocalSink;
+use crate::maintenance::Maintenance;
+use crate::remote_write::{BatchPool, RemoteWrite, RemoteWriteOptions};
+use crate::ship::{ShipOptions, Shipper, blocking};
+use crate::store::TenantsStore;
+use crate::tenants::Tenants;
+
+/// What the role is given beside its settings.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where blocks go; without one they stay here.
+    pub bucket: Option<Bucket>,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// The process's probes.
+    pub probes: Probes,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Parts { bucket: None, metrics: Metrics::new(), probes: Probes::new(), clock: Arc::new(SystemClock) }
+    }
+}
+
+/// A receiver that is wired and bound but does not serve yet.
+pub struct Receive {
+    config: Config,
+    db_options: DbOptions,
+    tenants: Arc<Tenants>,
+    maintenance: Arc<Maintenance>,
+    remote_write: Arc<RemoteWrite>,
+    sink: Arc<dyn WriteSink>,
+    store: Arc<dyn Store>,
+    parts: Parts,
+    probe: Probe,
+    admin: Router,
+    remote_write_listener: Option<HttpListener>,
+    http_listener: Option<HttpListener>,
+    grpc_listener: Option<GrpcListener>,
+}
+
+impl Receive {
+    /// The StoreAPI over live data and local blocks.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// The local heads.
+    pub fn sink(&self) -> Arc<dyn WriteSink> {
+        Arc::clone(&self.sink)
+    }
+
+    /// The tenants, for status pages.
+    pub fn tenants(&self) -> Arc<Tenants> {
+        Arc::clone(&self.tenants)
+    }
+
+    /// Cutting, shipping, flushing.
+    pub fn maintenance(&self) -> Arc<Maintenance> {
+        Arc::clone(&self.maintenance)
+    }
+
+    /// Remote write and the flush, for a process with one port for everything.
+    pub fn router(&self) -> Router {
+        let flush = admin::flush_router(Arc::clone(&self.maintenance), self.config.enable_admin_api);
+        self.remote_write.router().merge(flush)
+    }
+
+    /// Where remote write is taken.
+    pub fn remote_write_addr(&self) -> Option<SocketAddr> {
+        self.remote_write_listener.as_ref().map(HttpListener::local_addr)
+    }
+
+    /// Where metrics and probes are served.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_listener.as_ref().map(HttpListener::local_addr)
+    }
+
+    /// Where gRPC is served.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc_listener.as_ref().map(GrpcListener::local_addr)
+    }
+}
+
+impl std::fmt::Debug for Receive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receive").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Checks the settings, binds the listeners and wires the role.
+pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError> {
+    let checked = config.check()?;
+    let probe = parts.probes.register("receive");
+    let tenants = Arc::new(Tenants::new(checked.external, &config.tenant_label));
+    let pool = Arc::new(BatchPool::default());
+    let store: Arc<dyn Store> =
+        Arc::new(TenantsStore::new(Arc::clone(&tenants), config.out_of_order_window_ms));
+    let write_options = RemoteWriteOptions {
+        tenant_header: checked.tenant_header.clone(),
+        default_tenant: checked.default_tenant.clone(),
+        body_bytes_max: config.request_bytes_max,
+        decode_bytes_max: config.inflight_bytes_max,
+        ..RemoteWriteOptions::default()
+    };
+    let ship_options = ShipOptions { retention_ms: config.retention_ms, hash: config.hash };
+    let (sink, remote_write, shipper) = parts.metrics.register(|registry| {
+        crate::metrics::register(registry, Arc::clone(&tenants));
+        let sink: Arc<dyn WriteSink> = Arc::new(LocalSink::new(
+            Arc::clone(&tenants),
+            Arc::clone(&pool),
+            config.tenants_max,
+            Some(probe.clone()),
+            registry,
+        ));
+        let remote_write = RemoteWrite::new(Arc::clone(&sink), Arc::clone(&pool), write_options, registry);
+        let (bucket, clock) = (parts.bucket.clone(), Arc::clone(&parts.clock));
+        let shipper = Shipper::new(Arc::clone(&tenants), bucket, clock, ship_options, registry);
+        (sink, remote_write, shipper)
+    });
+    let interval = Duration::from_millis(config.maintenance_interval_ms.unsigned_abs());
+    let maintenance = Arc::new(Maintenance::new(Arc::clone(&tenants), shipper, interval));
+    let admin = admin::flush_router(Arc::clone(&maintenance), config.enable_admin_api)
+        .merge(admin::status_router(Arc::clone(&tenants), checked.tenant_header, checked.default_tenant));
+    let grpc_listener = match &config.grpc_address {
+        Some(address) => Some(GrpcListener::bind(address).await?),
+        None => None,
+    };
+    Ok(Receive {
+        db_options: {
+            let mut options = config.db_options(Arc::clone(&parts.clock));
+            // Labels of its own rather than our `tenants`, which holds the database.
+            let labels = Tenants::new(tenants.external().clone(), &config.tenant_label);
+            options.block_thanos =
+                Some(Arc::new(move |tenant| ThanosMeta::new(&labels.external_of(tenant), "receive")));
+            options
+        },
+        remote_write_listener: bind_http(config.remote_write_address.as_deref()).await?,
+        http_listener: bind_http(config.http_address.as_deref()).await?,
+        grpc_listener,
+        tenants,
+        maintenance,
+        remote_write,
+        sink,
+        store,
+        parts,
+        probe,
+        admin,
+        config,
+    })
+}
+
+async fn bind_http(address: Option<&str>) -> Result<Option<HttpListener>, ReceiveError> {
+    match address {
+        Some(address) => Ok(Some(HttpListener::bind(address).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Serves until `shutdown`, then drains. `Err` when the role cannot start, a listener ends, or a drain fails.
+pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), ReceiveError> {
+    let Receive {
+        config,
+        db_options,
+        tenants,
+        maintenance,
+        remote_write,
+        sink,
+        store,
+        parts,
+        probe,
+        admin,
+        ..
+    } = receive;
+    let (stop_writes, stop_reads, stop_work) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let mut writes = JoinSet::new();
+    let mut reads: JoinSet<Result<(), StoreError>> = JoinSet::new();
+    let instrument = |router| parts.metrics.http().instrument(router);
+    if let Some(listener) = receive.remote_write_listener {
+        tracing::info!(address = %listener.local_addr(), "taking remote write");
+        // Thanos has the status page on this port.
+        let app = instrument(remote_write.router().merge(admin.clone()));
+        writes.spawn(listener.serve(app, stop_writes.clone()));
+    }
+    if let Some(listener) = receive.http_listener {
+        tracing::info!(address = %listener.local_addr(), "serving HTTP");
+        let app = instrument(parts.metrics.router().merge(parts.probes.router()).merge(admin));
+        let stop = stop_reads.clone();
+        reads.spawn(async move {
+            listener.serve(app, stop).await;
+            Ok(())
+        });
+    }
+    if let Some(listener) = receive.grpc_listener {
+        tracing::info!(address = %listener.local_addr(), "serving gRPC");
+        let services = Services { store: Some(store), write: Some(sink), write_local: None };
+        let routes = chronolith_storeapi::routes(&services, &ServerOptions::default());
+        let (probes, stop) = (parts.probes.clone(), stop_reads.clone());
+        reads.spawn(async move {
+            let served = listener.serve(routes, probes, stop).await;
+            served.map_err(|e| StoreError::unavailable("gRPC listener").with_source(e))
+        });
+    }
+
+    probe.not_ready("replaying the write-ahead log");
+    let db = open(db_options).await?;
+    tenants.set_db(Arc::clone(&db));
+    probe.ready();
+    let mut work = JoinSet::new();
+    work.spawn(Arc::clone(&maintenance).cut_loop(stop_work.clone()));
+    work.spawn(Arc::clone(&maintenance).ship_loop(stop_work.clone()));
+
+    let mut outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = reads.join_next() => ended_early(ended),
+    };
+    probe.not_ready("shutting down");
+    remote_write.close();
+    stop_writes.cancel();
+    while writes.join_next().await.is_some() {}
+    stop_work.cancel();
+    while work.join_next().await.is_some() {}
+    if config.drain {
+        let patience = Duration::from_millis(config.drain_timeout_ms.unsigned_abs());
+        match maintenance.flush(patience).await {
+            Ok(report) => tracing::info!(blocks = report.uploaded, "drained: everything is in the bucket"),
+            Err(error) => {
+                tracing::error!(
+                    err = &error as &dyn std::error::Error,
+                    "drain failed, data stays on this machine"
+                );
+                outcome = outcome.and(Err(error));
+            }
+        }
+    }
+    stop_reads.cancel();
+    while reads.join_next().await.is_some() {}
+    blocking(move || db.close().map_err(ReceiveError::from)).await?;
+    tracing::info!("database closed");
+    outcome
+}
+
+async fn open(options: DbOptions) -> Result<Arc<Db>, ReceiveError> {
+    let started = std::time::Instant::now();
+    let (db, report) = blocking(move || Db::open(options).map_err(ReceiveError::from)).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(seconds, tenants = db.tenants().len(), report = ?report, "database open");
+    Ok(db)
+}
+
+fn ended_early(ended: Result<Result<(), StoreError>, tokio::task::JoinError>) -> Result<(), ReceiveError> {
+    match ended {
+        Ok(Ok(())) => Err(ReceiveError::Panicked("a listener ended".to_owned())),
+        Ok(Err(error)) => Err(error.into()),
+        Err(error) => Err(ReceiveError::Panicked(error.to_string())),
+    }
+}

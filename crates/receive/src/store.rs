@@ -1,0 +1,356 @@
+//! The [`Store`] over the heads and local blocks of all tenants.
+//!
+//! Each tenant is a producer with external labels of its own: the `--label`s and the tenant label. Reading is
+//! synchronous and runs on the blocking pool; series are streamed, only the list of the head's matching series is held.
+//!
+//! A cut moves samples from the head into a block while a stream is under way. It publishes the block before it takes
+//! the samples out of the head, so [`HeadSeriesIter`] fetches a few series from the head, looks for blocks that were
+//! not there when the stream began, and reads those from the same place on. Every sample is thus seen at least
+//! once; what is seen twice is equal, and merged away.
+
+use std::collections::HashSet;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chronolith_chunk::Chunk;
+use chronolith_model::{BlockId, Labels, Matcher, TenantId, TimeRange};
+use chronolith_storeapi::local::{
+    LabelSetUnion, SeriesPlan, ValuesPlan, add_label_names, empty_stream, raw_chunks, stream_blocking,
+};
+use chronolith_storeapi::{
+    LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, SeriesRequest, SeriesStream, Store,
+    StoreError, StoreInfo, TsdbInfo, merge_iters,
+};
+use chronolith_tsdb::block::{Block, Select};
+use chronolith_tsdb::db::Db;
+use chronolith_tsdb::head::HeadSelect;
+
+use crate::tenants::Tenants;
+
+/// Series fetched from a head between two looks for new blocks.
+const HEAD_SERIES_BATCH: usize = 256;
+
+/// Series of all tenants.
+#[derive(Clone, Debug)]
+pub struct TenantsStore {
+    tenants: Arc<Tenants>,
+    /// Samples may come this much behind the oldest there is.
+    out_of_order_window_ms: i64,
+}
+
+impl TenantsStore {
+    /// A store over `tenants`.
+    pub fn new(tenants: Arc<Tenants>, out_of_order_window_ms: i64) -> Self {
+        TenantsStore { tenants, out_of_order_window_ms }
+    }
+
+    /// Runs `read` on the blocking pool with every tenant and its external labels.
+    async fn for_each_tenant<T, F>(&self, mut state: T, mut read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, &Db, &TenantId, &Labels) -> Result<(), StoreError> + Send + 'static,
+    {
+        let (db, tenants) = (Arc::clone(self.tenants.db()?), Arc::clone(&self.tenants));
+        let work = move || {
+            for tenant in db.tenants() {
+                read(&mut state, &db, &tenant, &tenants.external_of(&tenant))
+                    .map_err(|e| e.within(&format!("tenant {tenant}")))?;
+            }
+            Ok(state)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::internal(e.to_string()))?
+    }
+}
+
+#[async_trait]
+impl Store for TenantsStore {
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let db = Arc::clone(self.tenants.db()?);
+        let mut plans = Vec::new();
+        for tenant in db.tenants() {
+            if let Some(plan) = SeriesPlan::new(&request, &self.tenants.external_of(&tenant))? {
+                plans.push((tenant, plan));
+            }
+        }
+        if plans.is_empty() {
+            return Ok(empty_stream());
+        }
+        let (range, skip_chunks, block_matchers) =
+            (request.range, request.skip_chunks, request.block_matchers.clone());
+        Ok(stream_blocking(&request, move || {
+            let mut sources = Vec::new();
+            for (tenant, plan) in plans {
+                let query = Query { range, skip_chunks, matchers: plan.matchers.clone() };
+                let wanted = |id: BlockId| block_matchers.iter().all(|m| m.matches(&id.to_string()));
+                // The head before the blocks: see the module's page.
+                let head = if block_matchers.is_empty() { db.head(&tenant) } else { None };
+                let head = head.map(|head| head.select(&query.matchers, range, skip_chunks));
+                let blocks: Vec<_> = db.blocks(&tenant).into_iter().filter(|b| wanted(b.id())).collect();
+                for block in &blocks {
+                    if block.time_range().overlaps(&range) {
+                        let label = block_label(&tenant, block.id());
+                        let select = query.open(block).map_err(|e| e.within(&label))?;
+                        sources.push(plan.shape(BlockSeriesIter { select, label }));
+                    }
+                }
+                if let Some(head) = head {
+                    let seen = blocks.iter().map(|b| b.id()).collect();
+                    sources.push(plan.shape(HeadSeriesIter::new(Arc::clone(&db), tenant, query, head, seen)));
+                }
+            }
+            Ok(merge_iters(sources))
+        }))
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
+        let asked = request.clone();
+        let union = self
+            .for_each_tenant(LabelSetUnion::default(), move |union, db, tenant, external| {
+                add_label_names(union, &asked, external, |matchers| {
+                    let mut names = Vec::new();
+                    if let Some(head) = db.head(tenant) {
+                        names.extend(head.label_names(matchers, asked.range));
+                    }
+                    for block in db.blocks(tenant) {
+                        names.extend(
+                            block.label_names(matchers, asked.range).map_err(|e| block_error(&block, e))?,
+                        );
+                    }
+                    Ok(names)
+                })
+            })
+            .await?;
+        Ok(union.names(&request))
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
+        let asked = request.clone();
+        let union = self
+            .for_each_tenant(LabelSetUnion::default(), move |union, db, tenant, external| {
+                match ValuesPlan::new(&asked, external) {
+                    ValuesPlan::Nothing => {}
+                    ValuesPlan::External { value, matchers } => {
+                        if has_series(db, tenant, &matchers, asked.range)? {
+                            union.extend([value]);
+                        }
+                    }
+                    ValuesPlan::Read(matchers) => {
+                        if let Some(head) = db.head(tenant) {
+                            union.extend(head.label_values(&asked.label, &matchers, asked.range));
+                        }
+                        for block in db.blocks(tenant) {
+                            let values = block.label_values(&asked.label, &matchers, asked.range);
+                            union.extend(values.map_err(|e| block_error(&block, e))?);
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(union.values(&request))
+    }
+
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let mut info = StoreInfo::new("receive");
+        let db = self.tenants.db()?;
+        for tenant in db.tenants() {
+            let Some(range) = time_range(db, &tenant) else { continue };
+            let mint = range.mint.saturating_sub(self.out_of_order_window_ms);
+            info.range.mint = info.range.mint.min(mint);
+            let labels = self.tenants.external_of(&tenant);
+            info.label_sets.push(labels.clone());
+            info.tsdbs.push(TsdbInfo { labels, range: TimeRange::new(mint, i64::MAX) });
+        }
+        if info.tsdbs.is_empty() {
+            // Whatever comes first may be of any time; queriers ask again only every few seconds.
+            info.range.mint = i64::MIN;
+            info.label_sets.push(self.tenants.external().clone());
+        }
+        // New samples come all the time, as in Thanos.
+        info.range.maxt = i64::MAX;
+        Ok(info)
+    }
+}
+
+/// The time that a tenant has samples of.
+pub(crate) fn time_range(db: &Db, tenant: &TenantId) -> Option<TimeRange> {
+    let head = db.head(tenant).and_then(|head| head.time_range());
+    let blocks = db.blocks(tenant).into_iter().map(|b| b.time_range());
+    head.into_iter().chain(blocks).reduce(|a, b| TimeRange::new(a.mint.min(b.mint), a.maxt.max(b.maxt)))
+}
+
+fn has_series(
+    db: &Db,
+    tenant: &TenantId,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Result<bool, StoreError> {
+    if matchers.is_empty() {
+        return Ok(time_range(db, tenant).is_some_and(|r| r.overlaps(&range)));
+    }
+    if db.head(tenant).is_some_and(|head| head.select(matchers, range, true).next().is_some()) {
+        return Ok(true);
+    }
+    for block in db.blocks(tenant) {
+        let mut select = block.select_labels(matchers, range).map_err(|e| block_error(&block, e))?;
+        if select.next().transpose().map_err(|e| block_error(&block, e))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn block_label(tenant: &TenantId, block: BlockId) -> String {
+    format!("tenant {tenant}, block {block}")
+}
+
+fn block_error(block: &Block, error: chronolith_tsdb::Error) -> StoreError {
+    read_error(error).within(&format!("block {}", block.id()))
+}
+
+fn read_error(error: chronolith_tsdb::Error) -> StoreError {
+    StoreError::corrupt("reading a local block").with_source(error)
+}
+
+/// What is asked of each source of a tenant.
+#[derive(Clone, Debug)]
+struct Query {
+    matchers: Vec<Matcher>,
+    range: TimeRange,
+    skip_chunks: bool,
+}
+
+impl Query {
+    fn open(&self, block: &Block) -> Result<Select, StoreError> {
+        let select = if self.skip_chunks {
+            block.select_labels(&self.matchers, self.range)
+        } else {
+            block.select(&self.matchers, self.range)
+        };
+        select.map_err(read_error)
+    }
+}
+
+type Found = (Labels, Vec<chronolith_storeapi::AggrChunk>);
+
+/// A block's series.
+struct BlockSeriesIter {
+    select: Select,
+    label: String,
+}
+
+impl Iterator for BlockSeriesIter {
+    type Item = Result<Found, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let one = self.select.next()?;
+        Some(
+            one.map(|(labels, chunks)| (labels, raw_chunks(chunks)))
+                .map_err(|e| read_error(e).within(&self.label)),
+        )
+    }
+}
+
+/// A head's series, and those of blocks that were cut from it meanwhile.
+struct HeadSeriesIter {
+    db: Arc<Db>,
+    tenant: TenantId,
+    query: Query,
+    head: HeadSelect,
+    fetched: std::vec::IntoIter<(Labels, Vec<Chunk>)>,
+    next_fetched: Option<(Labels, Vec<Chunk>)>,
+    /// Blocks that somebody reads already.
+    seen: HashSet<BlockId>,
+    /// Blocks that came later.
+    late: Vec<Peekable<Select>>,
+    last: Option<Labels>,
+    done: bool,
+}
+
+impl HeadSeriesIter {
+    fn new(db: Arc<Db>, tenant: TenantId, query: Query, head: HeadSelect, seen: HashSet<BlockId>) -> Self {
+        HeadSeriesIter {
+            db,
+            tenant,
+            query,
+            head,
+            fetched: Vec::new().into_iter(),
+            next_fetched: None,
+            seen,
+            late: Vec::new(),
+            last: None,
+            done: false,
+        }
+    }
+
+    /// Makes `next_fetched` the head's next series. Whenever series were fetched, blocks cut up to then are opened,
+    /// from the first series on that has not been handed out.
+    fn fetch(&mut self) -> Result<(), StoreError> {
+        if self.next_fetched.is_some() || self.done {
+            return Ok(());
+        }
+        self.next_fetched = self.fetched.next();
+        if self.next_fetched.is_some() {
+            return Ok(());
+        }
+        let batch: Vec<_> =
+            self.head.by_ref().take(HEAD_SERIES_BATCH).map(|s| (s.labels, s.chunks)).collect();
+        self.done = batch.is_empty();
+        for block in self.db.blocks(&self.tenant) {
+            if !self.seen.insert(block.id()) || !block.time_range().overlaps(&self.query.range) {
+                continue;
+            }
+            let mut select = self.query.open(&block)?.peekable();
+            let last = self.last.as_ref();
+            while select
+                .next_if(|s| s.as_ref().is_ok_and(|(labels, _)| last.is_some_and(|l| labels <= l)))
+                .is_some()
+            {}
+            self.late.push(select);
+        }
+        self.fetched = batch.into_iter();
+        self.next_fetched = self.fetched.next();
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<Found>, StoreError> {
+        self.fetch()?;
+        let mut least: Option<&Labels> = self.next_fetched.as_ref().map(|(labels, _)| labels);
+        for late in &mut self.late {
+            match late.peek() {
+                Some(Ok((labels, _))) if least.is_none_or(|l| labels < l) => least = Some(labels),
+                Some(Err(_)) => {
+                    let error = late.next().and_then(Result::err).map(read_error);
+                    return Err(error.unwrap_or_else(|| StoreError::internal("peeked an error")));
+                }
+                _ => {}
+            }
+        }
+        let Some(labels) = least.cloned() else { return Ok(None) };
+        let mut chunks = Vec::new();
+        if self.next_fetched.as_ref().is_some_and(|(l, _)| *l == labels) {
+            chunks = self.next_fetched.take().map(|(_, chunks)| chunks).unwrap_or_default();
+        }
+        for late in &mut self.late {
+            if let Some(Ok((_, more))) = late.next_if(|s| s.as_ref().is_ok_and(|(l, _)| *l == labels)) {
+                chunks.extend(more);
+                chunks.sort_by_key(|c| (c.mint, c.maxt));
+            }
+        }
+        self.last = Some(labels.clone());
+        Ok(Some((labels, raw_chunks(chunks))))
+    }
+}
+
+impl Iterator for HeadSeriesIter {
+    type Item = Result<Found, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().map_err(|e| e.within(&format!("tenant {}", self.tenant))).transpose()
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+//! The acceptance suite over a head, over blocks, and over both; and a cut in the middle of a stream.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use chronolith_chunk::SampleColumns;
+use chronolith_model::{Sample, WriteBatchBuilder, write};
+use chronolith_storeapi::SeriesEvent;
+use chronolith_storeapi::contract::{self, STEP_MS, StoreFixture, T0, TestSeries};
+use chronolith_tsdb::db::DbOptions;
+use futures::StreamExt;
+use tempfile::TempDir;
+
+use super::*;
+
+fn open(dir: &TempDir, external: &Labels) -> (Arc<Tenants>, Arc<Db>) {
+    let mut options = DbOptions::new(dir.path());
+    options.wal_sync = chronolith_tsdb::db::WalSync::Off;
+    options.clock = Arc::new(|| T0 + 1_000_000_000);
+    let (db, _) = Db::open(options).unwrap();
+    let tenants = Arc::new(Tenants::new(external.clone(), "tenant_id"));
+    tenants.set_db(Arc::clone(&db));
+    (tenants, db)
+}
+
+fn write(db: &Db, tenant: &TenantId, series: &[(Labels, Vec<(i64, f64)>)]) {
+    let mut builder = WriteBatchBuilder::default();
+    builder.start(0);
+    let mut samples = 0;
+    for (labels, points) in series {
+        let mut section = Vec::new();
+        write::encode_labels(labels.iter(), &mut section);
+        builder.push_series_bytes(&section);
+        for (t, v) in points {
+            builder.push_sample(Sample { t: *t, v: *v });
+            samples += 1;
+        }
+    }
+    let outcome = db.write(tenant, &builder.finish(Bytes::new()));
+    assert_eq!((outcome.written, outcome.rejected_count), (samples, 0), "{:?}", outcome.rejected);
+    outcome.commit.wait().unwrap();
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Where {
+    Head,
+    Blocks,
+    Both,
+}
+
+struct Fixture {
+    place: Where,
+    dirs: Mutex<Vec<TempDir>>,
+}
+
+#[async_trait]
+impl StoreFixture for Fixture {
+    async fn load(&self, external: &Labels, series: &[TestSeries]) -> Arc<dyn Store> {
+        let dir = tempfile::tempdir().unwrap();
+        // The suite's producer has these external labels and no others, so the tenant has no label of its own.
+        let tenant = TenantId::new("suite").unwrap();
+        let (_, db) = open(&dir, external);
+        let halves = series.iter().map(|s| {
+            let middle = s.samples.len() / 2;
+            let (a, b) = s.samples.split_at(if self.place == Where::Both { middle } else { s.samples.len() });
+            ((s.labels.clone(), a.to_vec()), (s.labels.clone(), b.to_vec()))
+        });
+        let (first, second): (Vec<_>, Vec<_>) = halves.unzip();
+        write(&db, &tenant, &first);
+        if self.place != Where::Head {
+            db.cut_all(&tenant).unwrap();
+        }
+        write(&db, &tenant, &second);
+        self.dirs.lock().unwrap().push(dir);
+        let tenants = Arc::new(Tenants::new(external.clone(), ""));
+        tenants.set_db(db);
+        Arc::new(TenantsStore::new(tenants, 0))
+    }
+}
+
+async fn suite(place: Where) {
+    contract::run(&Fixture { place, dirs: Mutex::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_behaves_like_every_store() {
+    suite(Where::Head).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_behave_like_every_store() {
+    suite(Where::Blocks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_beside_its_blocks_behaves_like_every_store() {
+    suite(Where::Both).await;
+}
+
+fn request() -> SeriesRequest {
+    SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("__name__", "m")])
+}
+
+/// Sample counts by series, equal times counted once.
+async fn counts(mut stream: SeriesStream) -> Vec<(Labels, usize)> {
+    let mut out = Vec::new();
+    while let Some(event) = stream.next().await {
+        let SeriesEvent::Batch(batch) = event.unwrap() else { continue };
+        for series in batch {
+            let mut columns = SampleColumns::default();
+            for chunk in series.chunks.iter().filter_map(|c| c.raw()) {
+                chunk.decode_into(TimeRange::ALL, &mut columns).unwrap();
+            }
+            let mut ts = columns.ts;
+            ts.sort_unstable();
+            ts.dedup();
+            out.push((series.labels, ts.len()));
+        }
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tenants, db) = open(&dir, &Labels::from_pairs([("replica", "r1")]).unwrap());
+    let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
+    for (tenant, n) in [("a", 3), ("b", 5)] {
+        let points = (0..n).map(|i| (T0 + i * STEP_MS, i as f64)).collect();
+        write(&db, &TenantId::new(tenant).unwrap(), &[(labels.clone(), points)]);
+    }
+    let store = TenantsStore::new(tenants, 0);
+    let all = counts(store.series(request()).await.unwrap()).await;
+    let shown: Vec<_> = all.iter().map(|(l, n)| (l.to_string(), *n)).collect();
+    assert_eq!(
+        shown,
+        [
+            (r#"{__name__="m", replica="r1", tenant_id="a"}"#.to_owned(), 3),
+            (r#"{__name__="m", replica="r1", tenant_id="b"}"#.to_owned(), 5)
+        ]
+    );
+    let mut one = request();
+    one.matchers.push(Matcher::equal("tenant_id", "b"));
+    assert_eq!(counts(store.series(one).await.unwrap()).await.len(), 1);
+    let info = store.info().await.unwrap();
+    assert_eq!((info.label_sets.len(), info.range.mint, info.range.maxt), (2, T0, i64::MAX));
+    let values = LabelValuesRequest::new("tenant_id", TimeRange::ALL, Vec::new());
+    assert_eq!(store.label_values(values).await.unwrap().values, ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_in_the_middle_of_a_stream_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tenants, db) = open(&dir, &Labels::from_pairs([("replica", "r1")]).unwrap());
+    let tenant = TenantId::new("a").unwrap();
+    // Enough for several batches of the head iterator.
+    let series: Vec<_> = (0..4 * HEAD_SERIES_BATCH)
+        .map(|i| {
+            let labels = Labels::from_pairs([("__name__", "m"), ("i", &format!("{i:05}"))]).unwrap();
+            (labels, (0..10).map(|k| (T0 + k * STEP_MS, k as f64)).collect())
+        })
+        .collect();
+    write(&db, &tenant, &series);
+    let store = TenantsStore::new(tenants, 0);
+    let before = counts(store.series(request()).await.unwrap()).await;
+    assert_eq!(before.len(), series.len());
+    let mut small = request();
+    small.batch_size = 10;
+    let mut stream = store.series(small).await.unwrap();
+    let first = stream.next().await.unwrap().unwrap();
+    let SeriesEvent::Batch(first) = first else { panic!("{first:?}") };
+    let cutter = Arc::clone(&db);
+    let owner = tenant.clone();
+    tokio::task::spawn_blocking(move || cutter.cut_all(&owner)).await.unwrap().unwrap();
+    assert_eq!(
+        db.head(&tenant).unwrap().select(&[], TimeRange::ALL, false).count(),
+        0,
+        "the head is empty now"
+    );
+    let rest = counts(stream).await;
+    assert_eq!(first.len() + rest.len(), series.len());
+    assert_eq!(rest[..], before[first.len()..]);
+    assert_eq!(counts(store.series(request()).await.unwrap()).await, before);
+}
