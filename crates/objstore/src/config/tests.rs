@@ -113,3 +113,15 @@ fn azure_connection_strings() {
     assert_eq!((c.account().name.as_str(), c.account().key.as_str()), ("me", "a2V5"));
     assert_eq!(c.endpoint_url(), "https://me.blob.core.usgovcloudapi.net");
 }
+
+#[test]
+fn the_examples_are_valid() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/objstore");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        count += 1;
+    }
+    assert!(count >= 4);
+}
