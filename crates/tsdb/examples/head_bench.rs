@@ -2,7 +2,8 @@
 //! and snapshot speed.
 //!
 //! ```text
-//! head_bench <series> <rounds> <dir> [writers]
+//! head_bench <series> <rounds> <dir> [writers]      NO_SNAPSHOT=1 ends without a snapshot
+//! head_bench open - <dir>                           opens what the last run left
 //! ```
 //!
 //! Each round writes one sample to every series, in requests of 2,000 series, 15 s apart; 240 rounds are an hour.
@@ -93,10 +94,13 @@ fn main() {
     let arg = |i: usize, default: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (series, rounds, writers) = (arg(1, 100_000), arg(2, 240), arg(4, 2));
     let dir = args.get(3).cloned().unwrap_or_else(|| "/tmp/head_bench".to_owned());
-    let _ = std::fs::remove_dir_all(&dir);
-    let corpus = corpus(series);
     let tenant = TenantId::default();
     let options = || DbOptions { clock: Arc::new(|| i64::MAX / 2), ..DbOptions::new(&dir) };
+    if args.get(1).is_some_and(|a| a == "open") {
+        return open(options(), &tenant);
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+    let corpus = corpus(series);
 
     // What building the requests costs by itself.
     let before = cpu_seconds();
@@ -165,20 +169,29 @@ fn main() {
     } else {
         db.sync().expect("sync");
         std::mem::forget(db);
-        println!("restart with: head_bench replay {dir}");
+        println!("then: head_bench open - {dir}");
         return;
     }
     drop(db);
+    open(options(), &tenant);
+}
+
+/// Opens what an earlier run left and says what it cost.
+fn open(options: DbOptions, tenant: &TenantId) {
     let (started, before) = (Instant::now(), cpu_seconds());
-    let (db, report) = Db::open(options()).expect("reopen");
+    let (db, report) = Db::open(options).expect("reopen");
+    let cpu = cpu_seconds() - before;
+    let series = db.head(tenant).expect("head").series_count();
+    let (now, peak) = memory();
     println!(
-        "open     {:.2} s, {:.2} CPU-s, {} series, {} samples replayed ({:.2}M per CPU-second), snapshot {:?}",
+        "open     {:.2} s, {cpu:.2} CPU-s, {series} series, {} samples replayed ({:.2}M per CPU-second), snapshot {:?}, \
+         {:.0} B per series, {:.0} at the peak",
         started.elapsed().as_secs_f64(),
-        cpu_seconds() - before,
-        db.head(&tenant).expect("head").series_count(),
         report.samples,
-        report.samples as f64 / (cpu_seconds() - before) / 1e6,
-        report.snapshot
+        report.samples as f64 / cpu / 1e6,
+        report.snapshot,
+        now / series as f64,
+        peak / series as f64,
     );
 }
 
