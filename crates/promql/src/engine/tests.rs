@@ -81,6 +81,9 @@ fn names_are_removed_at_once_or_at_the_end() {
     let delayed = Engine::new(script_options()).instant(&storage, &query, 120_000, &QueryContext::new());
     assert!(delayed.is_err(), "the groups differ in nothing but the name");
     let sum = r#"sum(rate({__name__=~".+"}[2m]))"#;
+    let absent = r#"absent_over_time({__name__=~".+"}[2m])"#;
+    let absent = Engine::default().instant(&storage, absent, 120_000, &QueryContext::new()).unwrap();
+    assert_eq!(absent.value, Value::Vector(Vec::new()));
     let delayed = Engine::new(script_options()).instant(&storage, sum, 120_000, &QueryContext::new());
     assert!(delayed.is_ok());
 }

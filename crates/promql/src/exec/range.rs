@@ -57,7 +57,8 @@ impl<'a> Exec<'a> {
     ) -> Result<()> {
         let strip = self.drops_names_now(id);
         let (mut range, argument) = self.resolve_range_call(call, grid, strip)?;
-        if range.strip && self.may_collide(argument) {
+        // `absent_over_time` only looks at what is there, not at names.
+        if range.strip && range.id != FunctionId::AbsentOverTime && self.may_collide(argument) {
             let mut all = Batch::new(grid.count);
             self.range_rows(&mut range, argument, grid, &mut |_, batch| {
                 all.append(batch);
