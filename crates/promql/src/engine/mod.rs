@@ -104,8 +104,8 @@ impl Engine {
         }
         check_depth(&ast)?;
         let times = PlanTimes {
-            start,
-            end,
+            start: crate::plan::bounded_time(start),
+            end: crate::plan::bounded_time(end),
             step_ms,
             lookback_ms: cx.lookback_ms.filter(|l| *l > 0).unwrap_or(self.options.lookback_ms),
             subquery_step_ms: self.options.subquery_step_ms,

@@ -422,13 +422,14 @@ impl Batch {
         }
     }
 
-    /// Points, histograms by their weight.
+    /// What the batch counts for in the budget: its points, histograms by their weight; at least a quarter of its
+    /// cells, since absent points take memory too.
     pub(crate) fn weight(&self) -> usize {
         let mut points: usize = self.present.iter().map(|w| w.count_ones() as usize).sum();
         for h in self.hists.iter().flatten().flatten().flatten() {
             points += histogram_weight(h) - 1;
         }
-        points
+        points.max(self.values.len() / 4)
     }
 
     /// Charges the budget for what the batch holds now.
@@ -471,7 +472,8 @@ mod tests {
 
     #[test]
     fn rows_without_points_are_left_out_and_budgets_balance() {
-        let budget = Budget::new(3);
+        // A row of 70 cells counts for 17 samples at least.
+        let budget = Budget::new(20);
         let mut batch = Batch::new(70);
         assert!(!batch.push(Labels::empty, false, |_| {}));
         assert!(batch.push(Labels::empty, false, |row| {
@@ -485,6 +487,6 @@ mod tests {
         batch.row(0).each(|i, v, _| seen.push((i, v)));
         assert_eq!(seen, [(0, 1.0), (69, 2.0)]);
         drop(batch);
-        assert_eq!((budget.held.load(Ordering::Relaxed), budget.peak()), (0, 2));
+        assert_eq!((budget.held.load(Ordering::Relaxed), budget.peak()), (0, 17));
     }
 }

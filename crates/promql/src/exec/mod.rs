@@ -63,6 +63,7 @@ impl<'a> Exec<'a> {
     /// Evaluates an expression of type instant vector.
     pub(crate) fn vector(&mut self, id: ExprId, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         self.cx.check()?;
+        self.check_grid(grid)?;
         if grid.count == 0 {
             return Ok(());
         }
@@ -72,6 +73,11 @@ impl<'a> Exec<'a> {
                 .vector_node(id, &grid.first(), &mut |exec, batch| exec.emit(batch.broadcast(steps), sink));
         }
         self.vector_node(id, grid, sink)
+    }
+
+    /// Refuses a grid of which not even one full row fits the budget, before a row is allocated.
+    pub(crate) fn check_grid(&self, grid: &Grid) -> Result<()> {
+        if grid.count > self.options.samples_max { Err(EngineError::TooManySamples) } else { Ok(()) }
     }
 
     /// Collects an expression of type instant vector.

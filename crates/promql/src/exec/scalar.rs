@@ -7,6 +7,7 @@ use crate::parser::{ExprId, FunctionId, NodeKind, UnaryOp};
 impl<'a> Exec<'a> {
     /// Evaluates a scalar at all steps.
     pub(crate) fn scalar(&mut self, id: ExprId, grid: &Grid) -> Result<Vec<f64>> {
+        self.check_grid(grid)?;
         let plan = self.plan;
         if plan.once[id.index()] && grid.count > 1 {
             let first = self.scalar_node(id, &grid.first())?;

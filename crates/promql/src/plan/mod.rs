@@ -79,6 +79,15 @@ impl Plan {
     }
 }
 
+/// Times further from the epoch than this are taken as this, so that offsets, ranges and the lookback can be added
+/// without overflow: some 70 million years.
+const TIME_MAX: i64 = i64::MAX / 4;
+
+/// A time that offsets and ranges can be added to.
+pub(crate) fn bounded_time(t: i64) -> i64 {
+    t.clamp(-TIME_MAX, TIME_MAX)
+}
+
 /// Gives `@ start()` and `@ end()` their timestamps, and selectors the offsets that are in force.
 fn resolve_at(ast: &mut Ast, times: &PlanTimes) {
     for id in ast.ids() {
@@ -92,7 +101,7 @@ fn resolve_at(ast: &mut Ast, times: &PlanTimes) {
 
 fn resolved(at: Option<At>, times: &PlanTimes) -> Option<i64> {
     match at {
-        Some(At::Timestamp(t)) => Some(t),
+        Some(At::Timestamp(t)) => Some(bounded_time(t)),
         Some(At::Start) => Some(times.start),
         Some(At::End) => Some(times.end),
         None => None,
