@@ -8,6 +8,7 @@ mod duration;
 mod error;
 mod expr;
 mod functions;
+mod json;
 mod lexer;
 mod number;
 mod ops;
