@@ -21,6 +21,7 @@ impl Parser<'_> {
                 self.take();
                 span.end = self.label_matchers(&mut selector.matchers)?;
             }
+            selector.matchers.reserve_exact(1);
             selector.matchers.push(Matcher::equal(METRIC_NAME, &selector.name));
         }
         Ok(self.push(NodeKind::VectorSelector(Box::new(selector)), span, ValueType::Vector))
