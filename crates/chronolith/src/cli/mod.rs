@@ -1,0 +1,112 @@
+//! The command line: what the user typed, apart from what a role needs. A role's `Args` turn into its `Config`.
+
+mod common;
+mod query;
+mod receive;
+mod server;
+mod store;
+
+use chronolith_service::exit::Exit;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use query::QueryArgs;
+pub(crate) use receive::ReceiveArgs;
+pub(crate) use server::ServerArgs;
+pub(crate) use store::StoreArgs;
+
+/// Years of Prometheus metrics on object storage, answered in PromQL.
+#[derive(Parser, Debug)]
+#[command(name = "chronolith", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+/// What this process is.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Role {
+    /// Everything in one process, one HTTP port, a directory as the bucket.
+    Server(Box<ServerArgs>),
+    /// Take remote write, keep the newest data, ship blocks into the bucket.
+    Receive(Box<ReceiveArgs>),
+    /// Serve the blocks of a bucket through the StoreAPI.
+    Store(Box<StoreArgs>),
+    /// Answer PromQL over any number of StoreAPI endpoints.
+    Query(Box<QueryArgs>),
+}
+
+/// A parsed command line.
+#[derive(Debug)]
+pub(crate) struct Command {
+    /// The role and its flags.
+    pub(crate) role: Role,
+    /// All flags as text, for `/api/v1/status/flags`.
+    pub(crate) flags: Vec<(String, String)>,
+}
+
+/// Reads the process's command line. `Err` says how the process ends: help and version were printed, or the command line is
+/// wrong.
+pub(crate) fn parse() -> Result<Command, Exit> {
+    let matches = Cli::command().try_get_matches().map_err(explain)?;
+    let flags = matches.subcommand().map(|(_, m)| flag_texts(m)).unwrap_or_default();
+    let role = Cli::from_arg_matches(&matches).map_err(explain)?.role;
+    Ok(Command { role, flags })
+}
+
+fn explain(error: clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            Exit::Success
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => Exit::Usage(
+            "a role is missing: server, receive, store or query (see chronolith --help)".to_owned(),
+        ),
+        // clap's first paragraph says what is wrong; the rest repeats the usage.
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            Exit::Usage(first.trim_start_matches("error: ").to_owned())
+        }
+    }
+}
+
+fn flag_texts(matches: &ArgMatches) -> Vec<(String, String)> {
+    let command = Cli::command();
+    let names: std::collections::HashMap<String, String> = command
+        .get_subcommands()
+        .flat_map(|c| c.get_arguments())
+        .filter_map(|a| Some((a.get_id().to_string(), a.get_long()?.to_owned())))
+        .collect();
+    let mut flags: Vec<(String, String)> = matches
+        .ids()
+        .filter_map(|id| {
+            let name = names.get(id.as_str())?;
+            // A YAML document on the command line may hold credentials.
+            let secret = name == "objstore.config";
+            let values = matches.get_raw(id.as_str())?.map(|v| v.to_string_lossy());
+            let text = if secret { "<secret>".to_owned() } else { values.collect::<Vec<_>>().join(",") };
+            Some((name.clone(), text))
+        })
+        .collect();
+    flags.sort();
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_role_parses_with_its_defaults() {
+        for role in ["server", "receive", "store", "query"] {
+            Cli::try_parse_from(["chronolith", role]).unwrap_or_else(|e| panic!("{role}: {e}"));
+        }
+    }
+}

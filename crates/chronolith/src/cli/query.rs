@@ -1,0 +1,163 @@
+//! Flags of the query role, shared by `query` and `server`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chronolith_query::Config;
+use chronolith_service::config::DurationMs;
+use chronolith_storeapi::PartialResponse;
+use clap::Args;
+
+use super::common::{LogArgs, address};
+
+/// Answer PromQL over any number of StoreAPI endpoints.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct QueryArgs {
+    /// Where the HTTP API is served.
+    #[arg(long = "http-address", default_value = "0.0.0.0:10902", value_parser = address, value_name = "HOST:PORT")]
+    http_address: String,
+    /// Where the StoreAPI over all endpoints is served.
+    #[arg(long = "grpc-address", default_value = "0.0.0.0:10901", value_parser = address, value_name = "HOST:PORT")]
+    grpc_address: String,
+    #[command(flatten)]
+    endpoints: EndpointArgs,
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// Whom to ask.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EndpointArgs {
+    /// A StoreAPI endpoint, HOST:PORT or dns+HOST:PORT; may be repeated.
+    #[arg(long = "endpoint", value_name = "ENDPOINT", help_heading = "Endpoints")]
+    endpoints: Vec<String>,
+    /// An endpoint that is always asked: when it is down, answers carry a warning or fail; may be repeated.
+    #[arg(long = "endpoint-strict", value_name = "ENDPOINT", help_heading = "Endpoints")]
+    endpoints_strict: Vec<String>,
+    /// A name that stands for several equal servers, of which one is asked; may be repeated.
+    #[arg(long = "endpoint-group", value_name = "ENDPOINT", help_heading = "Endpoints")]
+    endpoint_groups: Vec<String>,
+    /// File with endpoints, Thanos's endpoint configuration.
+    #[arg(long = "endpoint.sd-config-file", value_name = "FILE", help_heading = "Endpoints")]
+    sd_config_file: Option<PathBuf>,
+    /// How often that file is read again.
+    #[arg(
+        long = "endpoint.sd-config-reload-interval",
+        default_value = "5m",
+        value_name = "DURATION",
+        help_heading = "Endpoints"
+    )]
+    sd_reload_interval: DurationMs,
+    /// How long an endpoint may take to say what it holds.
+    #[arg(
+        long = "endpoint.info-timeout",
+        default_value = "5s",
+        value_name = "DURATION",
+        help_heading = "Endpoints"
+    )]
+    info_timeout: DurationMs,
+    /// How often names are resolved again.
+    #[arg(
+        long = "store.sd-dns-interval",
+        default_value = "30s",
+        value_name = "DURATION",
+        help_heading = "Endpoints"
+    )]
+    dns_interval: DurationMs,
+    /// How long an endpoint may be silent within an answer; 0 waits as long as the query may run.
+    #[arg(
+        long = "store.response-timeout",
+        default_value = "0s",
+        value_name = "DURATION",
+        help_heading = "Endpoints"
+    )]
+    response_timeout: DurationMs,
+}
+
+/// How to evaluate; what `server` takes, too.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvaluationArgs {
+    /// Label that tells replicas apart; several by repeating the flag or by commas.
+    #[arg(long = "query.replica-label", value_name = "NAME", help_heading = "Query")]
+    replica_labels: Vec<String>,
+    /// Answer with a warning rather than fail when a store does not answer.
+    #[arg(long = "query.partial-response", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Query")]
+    partial_response: bool,
+    /// Choose the resolution of downsampled data by the step.
+    #[arg(long = "query.auto-downsampling", help_heading = "Query")]
+    auto_downsampling: bool,
+    /// Longest that a query may run.
+    #[arg(long = "query.timeout", default_value = "2m", value_name = "DURATION", help_heading = "Query")]
+    timeout: DurationMs,
+    /// Queries that run at once; others wait.
+    #[arg(long = "query.max-concurrent", default_value_t = 20, value_name = "N", help_heading = "Query")]
+    concurrency_max: usize,
+    /// Most samples that a query may hold.
+    #[arg(
+        long = "query.max-samples",
+        default_value_t = 50_000_000,
+        value_name = "N",
+        help_heading = "Query"
+    )]
+    samples_max: usize,
+    /// How old a sample may be to count as current.
+    #[arg(
+        long = "query.lookback-delta",
+        default_value = "5m",
+        value_name = "DURATION",
+        help_heading = "Query"
+    )]
+    lookback: DurationMs,
+    /// Step of subqueries that name none, and the least step of range queries that name none.
+    #[arg(
+        long = "query.default-evaluation-interval",
+        default_value = "1m",
+        value_name = "DURATION",
+        help_heading = "Query"
+    )]
+    default_evaluation_interval: DurationMs,
+}
+
+impl QueryArgs {
+    /// The role's settings.
+    pub(crate) fn config(&self) -> Config {
+        let e = &self.endpoints;
+        Config {
+            http_address: Some(self.http_address.clone()),
+            grpc_address: Some(self.grpc_address.clone()),
+            endpoints: e.endpoints.clone(),
+            endpoints_strict: e.endpoints_strict.clone(),
+            endpoint_groups: e.endpoint_groups.clone(),
+            sd_config_file: e.sd_config_file.clone(),
+            sd_reload_interval: duration(e.sd_reload_interval),
+            info_timeout: duration(e.info_timeout),
+            dns_interval: duration(e.dns_interval),
+            response_timeout: Some(duration(e.response_timeout)).filter(|d| !d.is_zero()),
+            ..self.evaluation.config()
+        }
+    }
+}
+
+impl EvaluationArgs {
+    /// The settings of a querier without endpoints of its own.
+    pub(crate) fn config(&self) -> Config {
+        let partial = if self.partial_response { PartialResponse::Warn } else { PartialResponse::Abort };
+        Config {
+            replica_labels: self.replica_labels.clone(),
+            partial_response: partial,
+            auto_downsampling: self.auto_downsampling,
+            timeout: duration(self.timeout),
+            concurrency_max: self.concurrency_max,
+            samples_max: self.samples_max,
+            lookback_ms: self.lookback.0,
+            default_evaluation_interval_ms: self.default_evaluation_interval.0,
+            ..Config::default()
+        }
+    }
+}
+
+fn duration(d: DurationMs) -> Duration {
+    Duration::from_millis(d.0.unsigned_abs())
+}

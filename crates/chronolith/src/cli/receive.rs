@@ -1,0 +1,197 @@
+//! Flags of the receive role, shared by `receive` and `server`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chronolith_model::TenantId;
+use chronolith_receive::Config;
+use chronolith_service::config::{ByteSize, DurationMs};
+use chronolith_tsdb::db::WalSync;
+use clap::Args;
+
+use super::common::{LogArgs, ObjstoreArgs, address, label};
+
+/// Take remote write, keep the newest data, ship blocks into the bucket.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReceiveArgs {
+    /// Where remote write is taken.
+    #[arg(long = "remote-write.address", default_value = "0.0.0.0:19291", value_parser = address, value_name = "HOST:PORT")]
+    remote_write_address: String,
+    /// Where metrics, probes and the admin API are served.
+    #[arg(long = "http-address", default_value = "0.0.0.0:10902", value_parser = address, value_name = "HOST:PORT")]
+    http_address: String,
+    /// Where the StoreAPI is served.
+    #[arg(long = "grpc-address", default_value = "0.0.0.0:10901", value_parser = address, value_name = "HOST:PORT")]
+    grpc_address: String,
+    /// Directory of heads, write-ahead log and local blocks.
+    #[arg(long = "tsdb.path", default_value = "./data", value_name = "DIR")]
+    tsdb_path: PathBuf,
+    #[command(flatten)]
+    ingest: IngestArgs,
+    #[command(flatten)]
+    pub(crate) objstore: ObjstoreArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What `server` takes, too.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IngestArgs {
+    /// External label of everything that is written here; may be repeated.
+    #[arg(long = "label", value_parser = label, value_name = "NAME=\"VALUE\"", help_heading = "Receive")]
+    labels: Vec<(String, String)>,
+    /// How long blocks stay on this machine after they were uploaded; 0 keeps them.
+    #[arg(long = "tsdb.retention", default_value = "15d", value_name = "DURATION", help_heading = "Receive")]
+    retention: DurationMs,
+    /// Data of so much time becomes a block.
+    #[arg(
+        long = "tsdb.min-block-duration",
+        default_value = "2h",
+        value_name = "DURATION",
+        help_heading = "Receive",
+        hide_short_help = true
+    )]
+    block_duration: DurationMs,
+    /// Samples may be so much older than the newest one of their tenant.
+    #[arg(
+        long = "tsdb.out-of-order.time-window",
+        default_value = "0s",
+        value_name = "DURATION",
+        help_heading = "Receive"
+    )]
+    out_of_order_window: DurationMs,
+    /// Samples may be so much ahead of the clock; 0 sets no bound.
+    #[arg(
+        long = "tsdb.too-far-in-future.time-window",
+        default_value = "10m",
+        value_name = "DURATION",
+        help_heading = "Receive"
+    )]
+    too_far_in_future: DurationMs,
+    /// When an acknowledged write is on disk: group (before the acknowledgement, one fsync for many requests), interval
+    /// (within 200 ms), off (when the kernel likes).
+    #[arg(long = "wal.sync", default_value = "group", value_parser = wal_sync, value_name = "MODE", help_heading = "Receive")]
+    wal_sync: WalSync,
+    /// Tenant of requests that name none.
+    #[arg(long = "receive.default-tenant-id", default_value = TenantId::DEFAULT, value_name = "TENANT", help_heading = "Receive")]
+    default_tenant: String,
+    /// HTTP header that names the tenant.
+    #[arg(
+        long = "receive.tenant-header",
+        default_value = "THANOS-TENANT",
+        value_name = "NAME",
+        help_heading = "Receive"
+    )]
+    tenant_header: String,
+    /// External label that carries the tenant.
+    #[arg(
+        long = "receive.tenant-label-name",
+        default_value = "tenant_id",
+        value_name = "NAME",
+        help_heading = "Receive"
+    )]
+    tenant_label: String,
+    /// Most tenants; a new one beyond it is answered 429.
+    #[arg(
+        long = "receive.tenants-max",
+        default_value_t = 10_000,
+        value_name = "N",
+        help_heading = "Receive"
+    )]
+    tenants_max: usize,
+    /// Largest request body, compressed as well as decompressed.
+    #[arg(
+        long = "receive.request-bytes-max",
+        default_value = "32MiB",
+        value_name = "SIZE",
+        help_heading = "Receive"
+    )]
+    request_bytes_max: ByteSize,
+    /// Memory for all requests that are being decoded.
+    #[arg(
+        long = "receive.inflight-bytes-max",
+        default_value = "1GiB",
+        value_name = "SIZE",
+        help_heading = "Receive"
+    )]
+    inflight_bytes_max: ByteSize,
+    /// Put hashes of the files into meta.json: SHA256 or nothing.
+    #[arg(long = "hash-func", default_value = "", value_parser = ["", "SHA256"], value_name = "NAME", help_heading = "Receive", hide_possible_values = true)]
+    hash_func: String,
+    /// How often due heads and new blocks are looked for.
+    #[arg(
+        long = "shipper.interval",
+        default_value = "30s",
+        value_name = "DURATION",
+        help_heading = "Receive",
+        hide_short_help = true
+    )]
+    shipper_interval: DurationMs,
+    /// Serve /api/v1/admin/tsdb/…
+    #[arg(long = "web.enable-admin-api", help_heading = "Receive")]
+    enable_admin_api: bool,
+    /// On SIGTERM upload what is in the heads, too: this node leaves for good.
+    #[arg(long = "drain", help_heading = "Receive")]
+    drain: bool,
+    /// How long a drain goes on trying.
+    #[arg(long = "drain.timeout", default_value = "5m", value_name = "DURATION", help_heading = "Receive")]
+    drain_timeout: DurationMs,
+}
+
+fn wal_sync(text: &str) -> Result<WalSync, String> {
+    match text {
+        "group" => Ok(WalSync::Group),
+        "interval" => Ok(WalSync::Interval(Duration::from_millis(200))),
+        "off" => Ok(WalSync::Off),
+        _ => Err("want group, interval or off".to_owned()),
+    }
+}
+
+impl ReceiveArgs {
+    /// The role's settings.
+    pub(crate) fn config(&self) -> Config {
+        Config {
+            remote_write_address: Some(self.remote_write_address.clone()),
+            http_address: Some(self.http_address.clone()),
+            grpc_address: Some(self.grpc_address.clone()),
+            require_labels: true,
+            tsdb_path: self.tsdb_path.clone(),
+            ..self.ingest.config()
+        }
+    }
+}
+
+impl IngestArgs {
+    /// The settings of a receiver without listeners of its own.
+    pub(crate) fn config(&self) -> Config {
+        Config {
+            remote_write_address: None,
+            http_address: None,
+            grpc_address: None,
+            require_labels: false,
+            labels: self.labels.clone(),
+            retention_ms: self.retention.0,
+            block_duration_ms: self.block_duration.0,
+            out_of_order_window_ms: self.out_of_order_window.0,
+            too_far_in_future_ms: self.too_far_in_future.0,
+            wal_sync: self.wal_sync,
+            default_tenant: self.default_tenant.clone(),
+            tenant_header: self.tenant_header.clone(),
+            tenant_label: self.tenant_label.clone(),
+            tenants_max: self.tenants_max,
+            request_bytes_max: self.request_bytes_max.0,
+            inflight_bytes_max: self.inflight_bytes_max.0,
+            hash: self.hash_func == "SHA256",
+            maintenance_interval_ms: self.shipper_interval.0,
+            enable_admin_api: self.enable_admin_api,
+            drain: self.drain,
+            drain_timeout_ms: self.drain_timeout.0,
+            ..Config::default()
+        }
+    }
+
+    /// The tenant of own metrics.
+    pub(crate) fn default_tenant(&self) -> &str {
+        &self.default_tenant
+    }
+}
