@@ -131,7 +131,17 @@ fn range(params: &Params) -> Result<TimeRange, ApiError> {
 
 /// Each `match[]` as matchers; a selector that matches everything is refused, as upstream does.
 fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
-    params.all("match[]").map(|s| parse_selector(s).map_err(|e| ApiError::parameter("match[]", e))).collect()
+    let one = |selector| {
+        let matchers = parse_selector(selector).map_err(|e| ApiError::parameter("match[]", e))?;
+        if matchers.iter().all(Matcher::matches_empty) {
+            return Err(ApiError::parameter(
+                "match[]",
+                "match[] must contain at least one non-empty matcher",
+            ));
+        }
+        Ok(matchers)
+    };
+    params.all("match[]").map(one).collect()
 }
 
 /// As [`selectors`], or one that matches everything where there is none.

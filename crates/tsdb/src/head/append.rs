@@ -82,6 +82,11 @@ impl From<Refusal> for RejectReason {
     }
 }
 
+/// Times beyond are out of bounds: the HTTP API writes times as JSON numbers, which are exact up to 2^53, and nothing that
+/// adds a range to a time overflows.
+const TIME_MAX_MS: i64 = 1 << 53;
+const TIME_MIN_MS: i64 = -TIME_MAX_MS;
+
 /// What the appending of one request needs beside the scratch.
 struct Request<'a> {
     head: &'a Head,
@@ -104,7 +109,7 @@ impl Head {
             batch,
             wal,
             bounds: self.bounds(),
-            max_valid: (self.options.clock)().saturating_add(self.options.future_max_ms),
+            max_valid: (self.options.clock)().saturating_add(self.options.future_max_ms).min(TIME_MAX_MS),
         };
         let s = &mut *scratch;
         s.fingerprints.clear();
@@ -161,7 +166,7 @@ impl Head {
         let out_of_order_min =
             if window > 0 && max_t != i64::MIN { max_t.saturating_sub(window) } else { i64::MAX };
         Bounds {
-            min_valid: self.min_valid.load(Ordering::Relaxed),
+            min_valid: self.min_valid.load(Ordering::Relaxed).max(TIME_MIN_MS),
             out_of_order_min,
             range: self.options.block_range_ms,
         }
