@@ -130,12 +130,14 @@ impl Built {
             subquery_step_ms: config.default_evaluation_interval_ms,
             ..EngineOptions::default()
         });
-        let queryables = self.queryables();
+        let (queryables, fanout) = (self.queryables(), self.fanout.clone());
         let pool = Arc::clone(&self.pool);
         Api {
             engine: Arc::new(engine),
             queryable: Arc::new(move |options: &ReadOptions| queryables(options.into())),
-            store: self.store(),
+            stores: Arc::new(move |options: &ReadOptions| {
+                Arc::new(fanout.with_store_matchers(options.store_matchers.clone()))
+            }),
             defaults: ReadOptions {
                 dedup: true,
                 replica_labels: config.replica_label_names(),

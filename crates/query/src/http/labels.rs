@@ -27,6 +27,7 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
     }
     let (range, limit) = (range(&params)?, params.limit()?);
     let options = api.defaults.with_params(&params, 0)?;
+    let store = (api.stores)(&options);
     let mut found: BTreeSet<Labels> = BTreeSet::new();
     let mut warnings = Vec::new();
     for matchers in selectors {
@@ -36,7 +37,7 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
         read.without_replica_labels = options.without_replica_labels();
         // One more than asked for tells a full answer from a cut one.
         read.limit = limit.map_or(0, |n| n + 1);
-        let mut stream = api.store.series(read).await.map_err(store_error)?;
+        let mut stream = store.series(read).await.map_err(store_error)?;
         while let Some(event) = stream.next().await {
             match event.map_err(store_error)? {
                 SeriesEvent::Batch(batch) => found.extend(batch.into_iter().map(|s| s.labels)),
@@ -61,13 +62,14 @@ pub(super) async fn names(State(api): State<Api>, request: Request) -> Result<Re
     let params = Params::read(request).await?;
     let (range, limit) = (range(&params)?, params.limit()?);
     let options = api.defaults.with_params(&params, 0)?;
+    let store = (api.stores)(&options);
     let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
     for matchers in any_selectors(&params)? {
         let mut read = LabelNamesRequest::new(range, matchers);
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = limit.map_or(0, |n| n + 1);
-        let answer = api.store.label_names(read).await.map_err(store_error)?;
+        let answer = store.label_names(read).await.map_err(store_error)?;
         found.extend(answer.names);
         warnings.extend(answer.warnings);
     }
@@ -86,13 +88,14 @@ pub(super) async fn values(
     }
     let (range, limit) = (range(&params)?, params.limit()?);
     let options = api.defaults.with_params(&params, 0)?;
+    let store = (api.stores)(&options);
     let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
     for matchers in any_selectors(&params)? {
         let mut read = LabelValuesRequest::new(&name, range, matchers);
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = limit.map_or(0, |n| n + 1);
-        let answer = api.store.label_values(read).await.map_err(store_error)?;
+        let answer = store.label_values(read).await.map_err(store_error)?;
         found.extend(answer.values);
         warnings.extend(answer.warnings);
     }

@@ -27,6 +27,9 @@ pub use status::{BuildInfo, MetricMetadata, StatusSource, TopEntry, TsdbStatus};
 /// Makes the engine's view of the store for one request's [`ReadOptions`].
 pub type QueryableFactory = Arc<dyn Fn(&ReadOptions) -> Arc<dyn Queryable> + Send + Sync>;
 
+/// Chooses the stores that one request's [`ReadOptions`] ask.
+pub type StoreFactory = Arc<dyn Fn(&ReadOptions) -> Arc<dyn Store> + Send + Sync>;
+
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Api {
@@ -35,7 +38,7 @@ pub struct Api {
     /// The engine's source of series.
     pub queryable: QueryableFactory,
     /// Where label and series calls go.
-    pub store: Arc<dyn Store>,
+    pub stores: StoreFactory,
     /// Used where a request does not say otherwise.
     pub defaults: ReadOptions,
     /// `--query.default-evaluation-interval` in milliseconds: the least step of a range query that names none.
