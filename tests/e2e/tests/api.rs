@@ -25,7 +25,11 @@ fn queries_labels_and_errors() {
     let mut server = loaded(dir.path());
     let at = (T0 + 290_000) as f64 / 1000.0;
     let rate = server.query("sum(rate(requests_total[2m]))", at);
-    assert!(rate.single().is_some_and(|v| (v - 3.0).abs() < 1e-9), "1 a second and 2 a second: {:?}", rate.single());
+    assert!(
+        rate.single().is_some_and(|v| (v - 3.0).abs() < 1e-9),
+        "1 a second and 2 a second: {:?}",
+        rate.single()
+    );
 
     let values = Answer::of(&server.get("/api/v1/label/job/values"));
     assert_eq!(values.strings(), ["a", "b"]);

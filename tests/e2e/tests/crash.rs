@@ -52,7 +52,8 @@ fn write_on(url: &str, writer: usize, acknowledged: &[AtomicI64], stop: &AtomicB
 fn thirty_kills_under_load_lose_and_double_nothing() {
     let dir = tempfile::tempdir().unwrap();
     // Blocks of a minute of sample time: cuts, snapshots and uploads happen between the kills, too.
-    let mut server = Chronolith::server(dir.path(), &["--tsdb.min-block-duration=1m", "--shipper.interval=1s"]);
+    let mut server =
+        Chronolith::server(dir.path(), &["--tsdb.min-block-duration=1m", "--shipper.interval=1s"]);
     let acknowledged: Vec<AtomicI64> = (0..WRITERS).map(|_| AtomicI64::new(-1)).collect();
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     for round in 0..ROUNDS {

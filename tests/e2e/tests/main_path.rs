@@ -57,16 +57,27 @@ fn block_dirs(bucket: &Path) -> Vec<PathBuf> {
     entries.map(|e| e.path()).filter(|p| p.join("meta.json").is_file()).collect()
 }
 
-/// promtool reads the blocks, and dumps samples out of them.
-fn judge_blocks(bucket: &Path) {
-    let listed = promtool(&["tsdb", "list", &bucket.display().to_string()]);
+/// promtool reads the blocks, and dumps samples out of them. It wants a Prometheus data directory, with a log, so the blocks
+/// are copied into one.
+fn judge_blocks(bucket: &Path, scratch: &Path) {
+    let data = scratch.join("promtool");
+    fs::create_dir_all(data.join("wal")).expect("the scratch directory is writable");
     for block in block_dirs(bucket) {
+        let to = data.join(block.file_name().expect("a block has a name"));
+        fs::create_dir_all(to.join("chunks")).expect("the scratch directory is writable");
+        for file in ["meta.json", "index", "chunks/000001"] {
+            fs::copy(block.join(file), to.join(file)).expect("a block has this file");
+        }
+    }
+    let path = data.display().to_string();
+    let listed = promtool(&["tsdb", "list", &path]);
+    for block in block_dirs(&data) {
         let id = block.file_name().expect("a block has a name").to_string_lossy().into_owned();
         assert!(listed.contains(&id), "promtool lists {id}:\n{listed}");
-        let analysis = promtool(&["tsdb", "analyze", &bucket.display().to_string(), &id]);
+        let analysis = promtool(&["tsdb", "analyze", &path, &id]);
         assert!(analysis.contains(&id), "promtool analyzes {id}:\n{analysis}");
     }
-    let dump = promtool(&["tsdb", "dump", &bucket.display().to_string()]);
+    let dump = promtool(&["tsdb", "dump", &path]);
     assert!(dump.contains("node_load1") && dump.lines().count() > 1000, "promtool dumps samples");
 }
 
@@ -84,7 +95,7 @@ fn one_process_over_a_directory() {
     let end = off_grid(now_s());
     wait_for_samples_after(&chronolith, end + 1.0);
     compare(&prometheus, &chronolith, start, end);
-    judge_blocks(&bucket);
+    judge_blocks(&bucket, dir.path());
 
     chronolith.restart();
     compare(&prometheus, &chronolith, start, end);
@@ -116,8 +127,8 @@ fn separate_roles_over_s3() {
             format!("--grpc-address=127.0.0.1:{receive_grpc}"),
             format!("--remote-write.address=127.0.0.1:{write_port}"),
             "--label=receive=\"0\"".to_owned(),
-            // Local blocks go as soon as they are in the bucket, so that the store has to answer.
-            "--tsdb.retention=1s".to_owned(),
+            // Local blocks go soon after they are in the bucket, so that the store has to answer.
+            "--tsdb.retention=10s".to_owned(),
             BLOCK.to_owned(),
             SHIP.to_owned(),
             objstore.clone(),
@@ -164,7 +175,7 @@ fn separate_roles_over_s3() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, s3.object(&key).unwrap()).unwrap();
     }
-    judge_blocks(&copy);
+    judge_blocks(&copy, dir.path());
 
     query.stop();
     store.stop();
