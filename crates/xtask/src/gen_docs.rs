@@ -13,7 +13,9 @@ const ROLES: [&str; 4] = ["server", "receive", "store", "query"];
 
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
-    fs::write(PAGE, render()?).with_context(|| format!("cannot write {PAGE}"))
+    let page = render()?;
+    fs::create_dir_all("docs/operating")?;
+    fs::write(PAGE, page).with_context(|| format!("cannot write {PAGE}"))
 }
 
 /// Fails when the page is not what the binary says.
