@@ -58,7 +58,12 @@ impl JsonBuf {
         self.raw(itoa::Buffer::new().format(ms / 1000));
         let fraction = ms % 1000;
         if fraction != 0 {
-            let digits = [b'.', b'0' + (fraction / 100) as u8, b'0' + (fraction / 10 % 10) as u8, b'0' + (fraction % 10) as u8];
+            let digits = [
+                b'.',
+                b'0' + (fraction / 100) as u8,
+                b'0' + (fraction / 10 % 10) as u8,
+                b'0' + (fraction % 10) as u8,
+            ];
             self.bytes.extend_from_slice(&digits);
         }
         self
@@ -73,7 +78,11 @@ impl JsonBuf {
     }
 
     /// Appends `[` the items written by `each`, separated by commas, and `]`.
-    pub fn array<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) -> &mut Self {
+    pub fn array<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
         self.raw("[");
         for (i, item) in items.into_iter().enumerate() {
             if i > 0 {
@@ -215,7 +224,9 @@ mod tests {
 
     #[test]
     fn timestamps_have_no_or_three_decimals() {
-        for (ms, text) in [(0, "0"), (1500, "1.500"), (-1, "-0.001"), (1_700_000_000_000, "1700000000"), (1010, "1.010")] {
+        for (ms, text) in
+            [(0, "0"), (1500, "1.500"), (-1, "-0.001"), (1_700_000_000_000, "1700000000"), (1010, "1.010")]
+        {
             let mut j = JsonBuf::new();
             j.timestamp(ms);
             assert_eq!(String::from_utf8(j.bytes).unwrap(), text);

@@ -30,7 +30,10 @@ impl Params {
             .is_some_and(|v| v.trim_start().starts_with("application/x-www-form-urlencoded"));
         if parts.method == Method::POST && is_form {
             let body = Limited::new(body, FORM_BYTES_MAX).collect().await.map_err(|e| {
-                ApiError::new(ErrorKind::BadData, format!("error parsing form values: {e} (at most {FORM_BYTES_MAX} bytes)"))
+                ApiError::new(
+                    ErrorKind::BadData,
+                    format!("error parsing form values: {e} (at most {FORM_BYTES_MAX} bytes)"),
+                )
             })?;
             pairs.extend(owned(&body.to_bytes()));
         }
@@ -85,8 +88,9 @@ impl Params {
         if text.is_empty() {
             return Ok(None);
         }
-        let n: i64 =
-            text.parse().map_err(|_| ApiError::parameter("limit", format!("cannot parse {text:?} to a valid number")))?;
+        let n: i64 = text
+            .parse()
+            .map_err(|_| ApiError::parameter("limit", format!("cannot parse {text:?} to a valid number")))?;
         match usize::try_from(n) {
             Ok(0) => Ok(None),
             Ok(n) => Ok(Some(n)),

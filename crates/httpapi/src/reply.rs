@@ -89,7 +89,11 @@ mod tests {
             j.raw("[]");
         });
         assert_eq!(text(plain), r#"{"status":"success","data":[]}"#);
-        let many = Annotations { warnings: (0..12).map(|i| i.to_string()).collect(), partial: true, ..Default::default() };
+        let many = Annotations {
+            warnings: (0..12).map(|i| i.to_string()).collect(),
+            partial: true,
+            ..Default::default()
+        };
         let reply = success(&many, |j| {
             j.raw("1");
         });
@@ -97,7 +101,10 @@ mod tests {
         assert!(text(reply).ends_with(r#","9","2 more warning annotations omitted"]}"#));
         let bad = failure(&ApiError::parameter("step", "no"));
         assert_eq!(bad.status(), 400);
-        assert_eq!(text(bad), r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"step\": no"}"#);
+        assert_eq!(
+            text(bad),
+            r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"step\": no"}"#
+        );
         assert_eq!(failure(&ApiError::new(ErrorKind::Canceled, "x")).status(), 499);
     }
 }

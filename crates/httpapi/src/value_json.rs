@@ -107,7 +107,11 @@ mod tests {
     #[test]
     fn every_result_type() {
         let labels = Labels::from_pairs([("a", "x\"y"), ("__name__", "up")]).unwrap();
-        let vector = Value::Vector(vec![VectorSample { labels: labels.clone(), t: 1500, value: PointValue::Float(0.5) }]);
+        let vector = Value::Vector(vec![VectorSample {
+            labels: labels.clone(),
+            t: 1500,
+            value: PointValue::Float(0.5),
+        }]);
         assert_eq!(
             json(&vector),
             r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","a":"x\"y"},"value":[1.500,"0.5"]}]}"#
