@@ -85,6 +85,26 @@ impl Labels {
         if buf.is_empty() { Labels::empty() } else { Labels(Arc::from(buf)) }
     }
 
+    /// Appends one pair to `buf` as a set holds it, for [`Labels::from_encoded_pairs`].
+    pub fn encode_pair(name: &str, value: &str, buf: &mut String) {
+        push_part(buf, name);
+        push_part(buf, value);
+    }
+
+    /// The set of the pairs that [`Labels::encode_pair`] wrote into `encoded`, sorted, unique and without empty values.
+    /// Whoever builds many sets of the same pairs encodes each pair once.
+    ///
+    /// # Panics
+    /// In debug builds, when they are not.
+    pub fn from_encoded_pairs(encoded: &str) -> Self {
+        if encoded.is_empty() {
+            return Labels::empty();
+        }
+        let labels = Labels(Arc::from(encoded));
+        debug_assert!(labels.iter().zip(labels.iter().skip(1)).all(|(a, b)| a.0 < b.0), "sorted and unique");
+        labels
+    }
+
     /// The pairs in name order.
     pub fn iter(&self) -> LabelsIter<'_> {
         LabelsIter { rest: &self.0 }
@@ -384,6 +404,16 @@ mod tests {
         assert_eq!(l.get("b"), Some("x"));
         let too_long = "x".repeat(Labels::PART_BYTES_MAX + 1);
         assert!(matches!(Labels::from_pairs([("a", too_long)]), Err(LabelsError::TooLong { .. })));
+    }
+
+    #[test]
+    fn sets_of_encoded_pairs_equal_those_of_strings() {
+        let mut buf = String::new();
+        for (name, value) in [("__name__", "up"), ("job", "é")] {
+            Labels::encode_pair(name, value, &mut buf);
+        }
+        assert_eq!(Labels::from_encoded_pairs(&buf), labels(&[("job", "é"), ("__name__", "up")]));
+        assert_eq!(Labels::from_encoded_pairs(""), Labels::empty());
     }
 
     #[test]

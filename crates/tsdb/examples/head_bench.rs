@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! head_bench <series> <rounds> <dir> [writers]      NO_SNAPSHOT=1 ends without a snapshot
-//! head_bench open - <dir>                           opens what the last run left
+//! head_bench open - <dir>                           opens what the last run left; READS=1 measures reads too
 //! ```
 //!
 //! Each round writes one sample to every series, in requests of 2,000 series, 15 s apart; 240 rounds are an hour.
@@ -14,8 +14,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use chronolith_model::write::encode_labels;
-use chronolith_model::{Sample, TenantId, TimeRange, WriteBatchBuilder};
+use chronolith_model::{MatchOp, Matcher, Sample, TenantId, TimeRange, WriteBatchBuilder};
 use chronolith_tsdb::db::{Db, DbOptions};
+use chronolith_tsdb::head::Head;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -146,20 +147,8 @@ fn main() {
         .map(|m| m.len())
         .sum();
     println!("log      {:.2} B per sample", wal as f64 / (samples + series as f64));
-    let (started, before) = (Instant::now(), cpu_seconds());
     let head = db.head(&tenant).expect("head");
-    let (mut count, mut chunks, mut bytes) = (0, 0, 0);
-    for s in head.select(&[], TimeRange::ALL, false) {
-        count += 1;
-        chunks += s.chunks.len();
-        bytes += s.chunks.iter().map(|c| c.data.len()).sum::<usize>();
-    }
-    println!(
-        "select   {count} series, {chunks} chunks, {:.2} B per sample: {:.2} CPU-s, {:.2} s",
-        bytes as f64 / (samples + series as f64),
-        cpu_seconds() - before,
-        started.elapsed().as_secs_f64()
-    );
+    reads(&head);
     drop(head);
     let close = std::env::var_os("NO_SNAPSHOT").is_none();
     let started = Instant::now();
@@ -174,6 +163,45 @@ fn main() {
     }
     drop(db);
     open(options(), &tenant);
+}
+
+/// The best of five readings each, as other work on the machine only adds to them.
+fn reads(head: &Arc<Head>) {
+    let time = |what: &str, run: &dyn Fn() -> String| {
+        let best = (0..5).map(|_| {
+            let (started, before) = (Instant::now(), cpu_seconds());
+            let result = run();
+            (started.elapsed().as_secs_f64() * 1e3, (cpu_seconds() - before) * 1e3, result)
+        });
+        let (wall, cpu, result) = best.min_by(|a, b| a.0.total_cmp(&b.0)).expect("five");
+        println!("{what:<28} {wall:>8.1} ms, {cpu:.0} ms CPU: {result}");
+    };
+    let all = head.time_range().expect("samples");
+    let late = TimeRange::new(all.maxt - 300_000, all.maxt);
+    let select = |matchers: &[Matcher], range, skip| {
+        let (mut series, mut chunks, mut bytes) = (0, 0, 0);
+        for s in head.select(matchers, range, skip) {
+            series += 1;
+            chunks += s.chunks.len();
+            bytes += s.chunks.iter().map(|c| c.data.len()).sum::<usize>();
+        }
+        format!("{series} series, {chunks} chunks, {bytes} bytes")
+    };
+    let half = [Matcher::new(MatchOp::Regex, "device", "device[0-3]").expect("a regex")];
+    let one = [Matcher::equal("__name__", "node_metric_7_bytes")];
+    let job = [Matcher::equal("job", "node-exporter")];
+    time("select all", &|| select(&[], all, false));
+    time("select all, labels only", &|| select(&[], all, true));
+    time("select half", &|| select(&half, all, false));
+    time("select half, 5 minutes", &|| select(&half, late, false));
+    time("select one metric", &|| select(&one, late, false));
+    for (what, range) in [("", all), (", 5 minutes", late)] {
+        for (matchers, given) in [(&[][..], ""), (&job[..], ", matcher")] {
+            let name = |of: &str| format!("{of}{given}{what}");
+            time(&name("names"), &|| format!("{}", head.label_names(matchers, range).len()));
+            time(&name("values"), &|| format!("{}", head.label_values("host", matchers, range).len()));
+        }
+    }
 }
 
 /// Opens what an earlier run left and says what it cost.
@@ -193,6 +221,9 @@ fn open(options: DbOptions, tenant: &TenantId) {
         now / series as f64,
         peak / series as f64,
     );
+    if std::env::var_os("READS").is_some() {
+        reads(&db.head(tenant).expect("head"));
+    }
 }
 
 fn request(corpus: &Corpus, r: usize, round: usize) -> chronolith_model::WriteBatch {

@@ -180,7 +180,9 @@ fn every_spelling_of_a_label_set_is_the_same_series() {
 fn months_old_data_and_the_ends_of_time_are_taken_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let (db, _) = Db::open(options(dir.path())).unwrap();
-    let times = [i64::MIN, -7_200_001, -5, 0, 5, 1_600_000_000_000, i64::MAX / 2];
+    // Times beyond are no JSON numbers.
+    let times = [-(1 << 53), -7_200_001, -5, 0, 5, 1_600_000_000_000, 1 << 53];
+    assert_eq!(write_one(&db, "a", &[(i64::MIN, 1.0)]).rejected_count, 1);
     for t in times {
         assert_eq!(write_one(&db, "a", &[(t, t as f64)]).rejected_count, 0, "{t}");
     }
@@ -189,6 +191,69 @@ fn months_old_data_and_the_ends_of_time_are_taken_in_order() {
     drop(db);
     let (db, _) = Db::open(options(dir.path())).unwrap();
     assert_eq!(read_head(&db)["a"].keys().copied().collect::<Vec<_>>(), times);
+}
+
+#[test]
+fn selections_stay_right_while_series_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = Db::open(options(dir.path())).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Series live until the next cut; their slots and symbols then serve others.
+        scope.spawn(|| {
+            for i in 0..3000i64 {
+                let (name, value) = (format!("s{}", i % 100), i.to_string());
+                let mut pairs = vec![("__name__", name.as_str()), ("n", &value), ("z", "constant")];
+                pairs.truncate(2 + i as usize % 2);
+                assert_eq!(write(&db, &[(section(&pairs), vec![(i * 1000, i as f64)])]).written, 1);
+                if i % 250 == 249 {
+                    db.cut_all(&tenant()).unwrap();
+                }
+            }
+            stop.store(true, Ordering::Release);
+        });
+        while !stop.load(Ordering::Acquire) {
+            let Some(head) = db.head(&tenant()) else { continue };
+            let mut last: Option<Labels> = None;
+            for series in head.select(&[], TimeRange::ALL, false) {
+                assert!(last.as_ref().is_none_or(|l| *l < series.labels), "{last:?} {:?}", series.labels);
+                let n: f64 = series.labels.get("n").unwrap().parse().unwrap();
+                let mut columns = SampleColumns::default();
+                series.chunks[0].decode_into(TimeRange::ALL, &mut columns).unwrap();
+                assert_eq!(columns.values, [n], "{:?}", series.labels);
+                last = Some(series.labels);
+            }
+        }
+    });
+}
+
+#[test]
+fn label_names_and_values_are_those_of_matching_series_in_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = Db::open(options(dir.path())).unwrap();
+    for i in 0..40i64 {
+        let (job, host) = (format!("j{}", i % 3), format!("h{i:02}"));
+        let pairs = [("__name__", "up"), ("host", host.as_str()), ("job", &job), ("only0", "x")];
+        let pairs = &pairs[..if i % 3 == 0 { 4 } else { 3 }];
+        assert_eq!(write(&db, &[(section(pairs), vec![(i * 1000, 1.0)])]).written, 1);
+    }
+    let head = db.head(&tenant()).unwrap();
+    let job = [Matcher::equal("job", "j1")];
+    let hosts = |of: &[i64]| of.iter().map(|i| format!("h{i:02}")).collect::<Vec<_>>();
+    let of_job: Vec<i64> = (0..40).filter(|i| i % 3 == 1).collect();
+    // The whole head's range is answered out of the index, a part of it series by series.
+    let part = TimeRange::new(0, 38_500);
+    for range in [TimeRange::ALL, part] {
+        assert_eq!(head.label_names(&job, range), ["__name__", "host", "job"]);
+        assert_eq!(head.label_names(&[], range), ["__name__", "host", "job", "only0"]);
+        assert_eq!(head.label_values("only0", &job, range), Vec::<String>::new());
+        assert_eq!(head.label_values("none", &[], range), Vec::<String>::new());
+        assert_eq!(head.label_values("job", &[], range), ["j0", "j1", "j2"]);
+    }
+    assert_eq!(head.label_values("host", &job, TimeRange::ALL), hosts(&of_job));
+    assert_eq!(head.label_values("host", &job, TimeRange::new(2000, 8000)), hosts(&[4, 7]));
+    assert_eq!(head.label_values("host", &[], part), hosts(&(0..39).collect::<Vec<_>>()));
+    assert_eq!(head.label_names(&[], TimeRange::new(-10, -1)), Vec::<String>::new());
 }
 
 #[test]

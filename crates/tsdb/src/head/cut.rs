@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use chronolith_chunk::Chunk;
 use chronolith_model::{Labels, TimeRange};
 
+use super::memory::Copies;
 use super::series::range_end;
 use super::{CutBound, CutCounts, Head, Slot};
 
@@ -132,7 +133,7 @@ impl Head {
                 CutBound::Before(_) => u32::MAX,
                 CutBound::Segments(limit) => limit,
             };
-            shard.bounded_chunks(live, range, limit, &mut chunks);
+            shard.bounded_chunks(live, range, limit, &mut Copies::default(), &mut chunks);
             if let (Some(count), Some(o)) =
                 (plan.counts[series.shard].get(&series.slot), shard.ooo.get(&series.slot))
             {

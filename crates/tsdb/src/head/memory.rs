@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chronolith_chunk::{Chunk, Encoding};
 
 /// Bytes of a fragment: as many as a series' own tail holds.
@@ -239,12 +239,12 @@ impl Segments {
     }
 
     /// The chunk itself; without a copy where its segment is closed.
-    pub(crate) fn chunk(&self, at: ChunkAt, stored: &StoredChunk) -> Option<Chunk> {
+    pub(crate) fn chunk(&self, at: ChunkAt, stored: &StoredChunk, copies: &mut Copies) -> Option<Chunk> {
         let i = at.segment.checked_sub(self.first)? as usize;
         let range = stored.start..stored.start + stored.len;
         let data = match self.closed.get(i) {
             Some(segment) => segment.as_ref()?.bytes.slice(range),
-            None => Bytes::copy_from_slice(&self.open[range]),
+            None => copies.copy(&self.open[range]),
         };
         let encoding = Encoding::try_from(stored.encoding).ok()?;
         Some(Chunk { mint: stored.mint, maxt: stored.maxt, encoding, data })
@@ -318,6 +318,43 @@ impl Segments {
     }
 }
 
+/// Where the bytes of chunks are copied to that readers take along.
+#[derive(Default)]
+pub(crate) struct Copies {
+    page: BytesMut,
+    page_bytes: usize,
+    /// For whoever puts a chunk together.
+    scratch: Vec<u8>,
+}
+
+impl Copies {
+    /// Many copies share an allocation, which lives as long as one of them does.
+    pub(crate) fn in_pages() -> Self {
+        Copies { page_bytes: 64 << 10, ..Copies::default() }
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() * 4 > self.page_bytes {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.page.capacity() < bytes.len() {
+            self.page = BytesMut::with_capacity(self.page_bytes);
+        }
+        self.page.extend_from_slice(bytes);
+        self.page.split().freeze()
+    }
+
+    /// Keeps what `write` puts into an empty buffer.
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        write(&mut scratch);
+        let bytes = self.copy(&scratch);
+        self.scratch = scratch;
+        bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,7 +394,10 @@ mod tests {
         let walk = |s: &Segments| {
             let (mut at, mut mints) = (at, Vec::new());
             while let Some(stored) = s.stored(at) {
-                assert_eq!(s.chunk(at, &stored).unwrap().data, vec![(stored.mint / 10) as u8; 300]);
+                assert_eq!(
+                    s.chunk(at, &stored, &mut Copies::default()).unwrap().data,
+                    vec![(stored.mint / 10) as u8; 300]
+                );
                 mints.push(stored.mint);
                 at = stored.previous;
             }

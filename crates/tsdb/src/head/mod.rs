@@ -13,12 +13,14 @@
 
 mod append;
 mod cut;
+mod gather;
 mod index;
 mod memory;
 mod ooo;
 mod outcome;
 mod read;
 mod section;
+mod select;
 mod series;
 mod shard;
 mod stats;
@@ -34,8 +36,8 @@ pub(crate) use cut::CutPlan;
 pub(crate) use memory::{ChunkAt, Segment, Segments};
 pub(crate) use ooo::OutOfOrder;
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
-pub use read::{HeadSelect, HeadSeries};
 pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
+pub use select::{HeadSelect, HeadSeries};
 pub(crate) use shard::{CutBound, CutCounts, Refusal, Shard, Slot, Taken};
 pub use stats::{HeadStats, NameValue};
 

@@ -1,122 +1,82 @@
-//! Reading a head.
+//! Reading a head: resolving matchers, visiting series, label names and values.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use chronolith_chunk::Chunk;
-use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_model::{Matcher, TimeRange};
+use hashbrown::HashSet;
+use rustc_hash::FxBuildHasher;
 
-use super::section::Fingerprint;
-use super::{Head, Slot};
+use super::index::HeadIndex;
+use super::series::Series;
+use super::{Head, Shard};
 use crate::postings::resolve_matchers;
 
-/// A series with its chunks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeadSeries {
-    /// Labels.
-    pub labels: Labels,
-    /// Chunks that overlap the range asked for, sorted by their first sample; they overlap each other where samples
-    /// came out of order. Not cut to the range.
-    pub chunks: Vec<Chunk>,
+/// Series that are visited while a shard stays locked: writers wait for less than a millisecond.
+const VISIT_BATCH: usize = 2048;
+
+/// Series of a shard, with their references.
+pub(super) type Live<'a> = &'a mut dyn Iterator<Item = (u32, &'a Series)>;
+
+/// Symbols seen, while they mean the same.
+#[derive(Default)]
+struct Seen {
+    symbols: HashSet<u32, FxBuildHasher>,
+    sweeps: u64,
 }
 
-struct Found {
-    labels: Labels,
-    shard: u32,
-    slot: Slot,
-    /// The slot may have been given to another series meanwhile.
-    fp: Fingerprint,
-}
-
-/// The series that a selection found, ascending by labels. Chunks are fetched one series at a time, so a series shows
-/// what it holds when the iterator comes to it.
-pub struct HeadSelect {
-    head: Arc<Head>,
-    found: std::vec::IntoIter<Found>,
-    range: TimeRange,
-    skip_chunks: bool,
-}
-
-impl Iterator for HeadSelect {
-    type Item = HeadSeries;
-
-    fn next(&mut self) -> Option<HeadSeries> {
-        loop {
-            let found = self.found.next()?;
-            if self.skip_chunks {
-                return Some(HeadSeries { labels: found.labels, chunks: Vec::new() });
-            }
-            let mut chunks = Vec::new();
-            {
-                let shard = self.head.shards[found.shard as usize].lock();
-                if let Some(series) = shard.live_series(found.slot).filter(|s| s.fp == found.fp) {
-                    shard.chunks(found.slot, series, self.range, &mut chunks);
-                }
-            }
-            if !chunks.is_empty() {
-                return Some(HeadSeries { labels: found.labels, chunks });
-            }
+impl Seen {
+    /// To be called whenever the index has been locked anew.
+    fn resume(&mut self, index: &HeadIndex) {
+        if self.sweeps != index.symbols.sweeps() {
+            self.sweeps = index.symbols.sweeps();
+            self.symbols.clear();
         }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.found.len()))
     }
 }
 
 impl Head {
-    /// The series that satisfy all matchers and have a sample inside `range`, ascending by labels.
-    pub fn select(self: &Arc<Self>, matchers: &[Matcher], range: TimeRange, skip_chunks: bool) -> HeadSelect {
-        let mut found = self.find(matchers, range);
-        found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        HeadSelect { head: Arc::clone(self), found: found.into_iter(), range, skip_chunks }
-    }
-
     /// References of the series that satisfy all matchers.
-    fn resolve(&self, matchers: &[Matcher]) -> Vec<u32> {
+    pub(super) fn resolve(&self, matchers: &[Matcher]) -> Vec<u32> {
         let index = self.index.read();
         let Ok(refs) = resolve_matchers(&*index, matchers);
         refs
     }
 
-    fn find(&self, matchers: &[Matcher], range: TimeRange) -> Vec<Found> {
-        if self.time_range().is_none_or(|r| !r.overlaps(&range)) {
-            return Vec::new();
-        }
-        let refs = self.resolve(matchers);
-        let mut found = Vec::with_capacity(refs.len());
-        self.visit(&refs, range, |index, shard_index, shard, slot, series| {
-            found.push(Found {
-                labels: shard.labels(series, &index.symbols),
-                shard: shard_index as u32,
-                slot,
-                fp: series.fp,
-            });
-        });
-        found
-    }
-
-    /// Calls `visit` for those of `refs` that live and have samples inside `range`, shard by shard.
-    fn visit(
+    /// Calls `visit` with those of `refs` that live and have samples inside `range`, for some series of one shard at a
+    /// time. Between two calls symbols may get another meaning.
+    pub(super) fn visit(
         &self,
         refs: &[u32],
         range: TimeRange,
-        mut visit: impl FnMut(&super::HeadIndex, usize, &super::Shard, Slot, &super::series::Series),
+        mut visit: impl for<'a> FnMut(&'a HeadIndex, &'a Shard, Live<'a>),
     ) {
-        for (shard_index, shard) in self.shards.iter().enumerate() {
-            let mut of_shard = refs.iter().filter(|r| self.place(**r).0 == shard_index).peekable();
-            if of_shard.peek().is_none() {
-                continue;
-            }
-            let shard = shard.lock();
-            let index = self.index.read();
-            for r in of_shard {
-                let (_, slot) = self.place(*r);
-                if let Some(series) = shard.live_series(slot)
-                    && shard.overlaps(slot, series, range)
-                {
-                    visit(&index, shard_index, &shard, slot, series);
-                }
+        if self.time_range().is_none_or(|r| !r.overlaps(&range)) {
+            return;
+        }
+        let mut ends = vec![0usize; self.shards.len() + 1];
+        for r in refs {
+            ends[self.place(*r).0 + 1] += 1;
+        }
+        for i in 1..ends.len() {
+            ends[i] += ends[i - 1];
+        }
+        let mut next = ends.clone();
+        let mut by_shard = vec![0u32; refs.len()];
+        for r in refs {
+            let at = &mut next[self.place(*r).0];
+            by_shard[*at] = *r;
+            *at += 1;
+        }
+        for (shard, bounds) in self.shards.iter().zip(ends.windows(2)) {
+            for batch in by_shard[bounds[0]..bounds[1]].chunks(VISIT_BATCH) {
+                let shard = shard.lock();
+                let index = self.index.read();
+                let mut live = batch.iter().filter_map(|r| {
+                    let slot = self.place(*r).1;
+                    let series = shard.live_series(slot)?;
+                    shard.overlaps(slot, series, range).then_some((*r, series))
+                });
+                visit(&index, &shard, &mut live);
             }
         }
     }
@@ -124,19 +84,25 @@ impl Head {
     /// Names of the labels of the matching series that have samples inside `range`, sorted.
     pub fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
         let mut names = BTreeSet::new();
-        if self.covers(range) && matchers.is_empty() {
+        if self.covers(range) {
             let index = self.index.read();
-            index.for_each_name(|name, _| {
-                names.insert(name.to_owned());
+            let wanted = Wanted::new(&index, matchers);
+            index.for_each_name(|name, mut values| {
+                if (&mut values).any(|(_, list)| wanted.has_any(list)) {
+                    names.insert(name.to_owned());
+                }
             });
             return names.into_iter().collect();
         }
         let refs = self.resolve(matchers);
-        let mut symbols = BTreeSet::new();
-        self.visit(&refs, range, |index, _, shard, _, series| {
-            for (name, _) in shard.symbols(series) {
-                if symbols.insert(name) {
-                    names.insert(index.symbols.text(name).to_owned());
+        let mut seen = Seen::default();
+        self.visit(&refs, range, |index, shard, live| {
+            seen.resume(index);
+            for (_, series) in live {
+                for (name, _) in shard.symbols(series) {
+                    if seen.symbols.insert(name) {
+                        names.insert(index.symbols.text(name).to_owned());
+                    }
                 }
             }
         });
@@ -146,20 +112,25 @@ impl Head {
     /// Values of the label `name` of the matching series that have samples inside `range`, sorted.
     pub fn label_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
         let mut values: Vec<String>;
-        if self.covers(range) && matchers.is_empty() {
+        if self.covers(range) {
             let index = self.index.read();
-            values = index.values_of(name).map(|(v, _)| v.to_owned()).collect();
+            let wanted = Wanted::new(&index, matchers);
+            let found = index.values_of(name).filter(|(_, list)| wanted.has_any(list));
+            values = found.map(|(v, _)| v.to_owned()).collect();
         } else {
             let refs = self.resolve(matchers);
-            let mut symbols = hashbrown::HashSet::<u32, rustc_hash::FxBuildHasher>::default();
+            let mut seen = Seen::default();
             values = Vec::new();
-            self.visit(&refs, range, |index, _, shard, _, series| {
+            self.visit(&refs, range, |index, shard, live| {
+                seen.resume(index);
                 let Some(wanted) = index.symbols.find(name) else { return };
-                let value = shard.symbols(series).find(|(n, _)| *n == wanted).map(|(_, v)| v);
-                if let Some(value) = value
-                    && symbols.insert(value)
-                {
-                    values.push(index.symbols.text(value).to_owned());
+                for (_, series) in live {
+                    let value = shard.symbols(series).find(|(n, _)| *n == wanted).map(|(_, v)| v);
+                    if let Some(value) = value
+                        && seen.symbols.insert(value)
+                    {
+                        values.push(index.symbols.text(value).to_owned());
+                    }
                 }
             });
         }
@@ -174,8 +145,25 @@ impl Head {
     }
 }
 
-impl std::fmt::Debug for HeadSelect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HeadSelect").field("left", &self.found.len()).finish_non_exhaustive()
+/// The series that matchers select; `None` when there is no matcher.
+struct Wanted(Option<Vec<u64>>);
+
+impl Wanted {
+    fn new(index: &HeadIndex, matchers: &[Matcher]) -> Self {
+        if matchers.is_empty() {
+            return Wanted(None);
+        }
+        let Ok(refs) = resolve_matchers(index, matchers);
+        // References are dense, so a bit for each up to the highest is little.
+        let mut words = vec![0; refs.last().map_or(0, |last| *last as usize / 64 + 1)];
+        for r in refs {
+            words[r as usize / 64] |= 1u64 << (r % 64);
+        }
+        Wanted(Some(words))
+    }
+
+    fn has_any(&self, list: &[u32]) -> bool {
+        let Some(words) = &self.0 else { return true };
+        list.iter().any(|r| words.get(*r as usize / 64).is_some_and(|w| w >> (r % 64) & 1 == 1))
     }
 }

@@ -5,7 +5,7 @@
 
 use chronolith_chunk::{Chunk, Encoding, WordSink, XorState};
 
-use super::memory::{ChunkAt, FRAGMENT_WORDS, Fragments, NO_FRAGMENT, Segments};
+use super::memory::{ChunkAt, Copies, FRAGMENT_WORDS, Fragments, NO_FRAGMENT, Segments};
 use super::section::Fingerprint;
 
 /// Samples that a chunk aims at; twice as many end it in any case. Prometheus's numbers, so that blocks hold the
@@ -213,12 +213,13 @@ impl Series {
     }
 
     /// The growing chunk as it is now.
-    pub(crate) fn growing(&self, fragments: &Fragments) -> Option<Chunk> {
+    pub(crate) fn growing(&self, fragments: &Fragments, copies: &mut Copies) -> Option<Chunk> {
         let (maxt, _) = self.last()?;
-        let mut words = Vec::with_capacity(self.xor.bytes_len() + 8);
-        self.write_words(fragments, &mut words);
-        self.xor.finish(&mut words);
-        Some(Chunk { mint: self.mint, maxt, encoding: Encoding::Xor, data: words.into() })
+        let data = copies.write(|words| {
+            self.write_words(fragments, words);
+            self.xor.finish(words);
+        });
+        Some(Chunk { mint: self.mint, maxt, encoding: Encoding::Xor, data })
     }
 }
 
@@ -227,10 +228,10 @@ mod tests {
     use super::*;
 
     fn chunks(s: &Series, f: &Fragments, g: &Segments) -> Vec<Chunk> {
-        let mut out: Vec<Chunk> = s.growing(f).into_iter().collect();
+        let mut out: Vec<Chunk> = s.growing(f, &mut Copies::default()).into_iter().collect();
         let mut at = s.last_chunk;
         while let Some(stored) = g.stored(at) {
-            out.push(g.chunk(at, &stored).unwrap());
+            out.push(g.chunk(at, &stored, &mut Copies::default()).unwrap());
             at = stored.previous;
         }
         out.reverse();

@@ -5,7 +5,7 @@ use chronolith_model::{Labels, TimeRange};
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 
-use super::memory::{ChunkAt, Fragments, Segments, StoredChunk};
+use super::memory::{ChunkAt, Copies, Fragments, Segments, StoredChunk};
 use super::ooo::{Insert, OutOfOrder, floats};
 use super::section::Fingerprint;
 use super::series::{HAS_OUT_OF_ORDER, Series, range_end};
@@ -305,15 +305,22 @@ impl Shard {
             return true;
         }
         let mut chunks = Vec::new();
-        self.in_order_chunks(series, TimeRange::new(t, t), &mut chunks);
+        self.bounded_chunks(series, TimeRange::new(t, t), u32::MAX, &mut Copies::default(), &mut chunks);
         chunks.iter().any(|c| floats(c).any(|s| s.0 == t && s.1.to_bits() == v.to_bits()))
     }
 
     /// Appends the chunks of a series that overlap `range`, sorted by their first sample. They overlap where samples
     /// came out of order.
-    pub(crate) fn chunks(&self, slot: Slot, series: &Series, range: TimeRange, out: &mut Vec<Chunk>) {
+    pub(crate) fn chunks(
+        &self,
+        slot: Slot,
+        series: &Series,
+        range: TimeRange,
+        copies: &mut Copies,
+        out: &mut Vec<Chunk>,
+    ) {
         let start = out.len();
-        self.in_order_chunks(series, range, out);
+        self.bounded_chunks(series, range, u32::MAX, copies, out);
         if series.flags & HAS_OUT_OF_ORDER != 0
             && let Some(ooo) = self.ooo.get(&slot)
         {
@@ -322,22 +329,26 @@ impl Shard {
         }
     }
 
-    pub(crate) fn in_order_chunks(&self, series: &Series, range: TimeRange, out: &mut Vec<Chunk>) {
-        self.bounded_chunks(series, range, u32::MAX, out);
-    }
-
-    /// As [`Shard::in_order_chunks`], of the segments below `limit`; the growing chunk counts as the highest segment.
-    pub(crate) fn bounded_chunks(&self, series: &Series, range: TimeRange, limit: u32, out: &mut Vec<Chunk>) {
+    /// Appends the chunks in order that overlap `range` and lie in segments below `limit`; the growing chunk counts as
+    /// the highest segment.
+    pub(crate) fn bounded_chunks(
+        &self,
+        series: &Series,
+        range: TimeRange,
+        limit: u32,
+        copies: &mut Copies,
+        out: &mut Vec<Chunk>,
+    ) {
         let start = out.len();
         if limit == u32::MAX
             && let Some((maxt, _)) = series.last()
             && TimeRange::new(series.mint, maxt).overlaps(&range)
         {
-            out.extend(series.growing(&self.fragments));
+            out.extend(series.growing(&self.fragments, copies));
         }
         for (at, stored) in self.complete_chunks(series).take_while(|(_, c)| c.maxt >= range.mint) {
             if stored.mint <= range.maxt && at.segment < limit {
-                out.extend(self.segments.chunk(at, &stored));
+                out.extend(self.segments.chunk(at, &stored, copies));
             }
         }
         out[start..].reverse();

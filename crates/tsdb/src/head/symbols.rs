@@ -26,6 +26,8 @@ pub(crate) struct Symbols {
     free: Vec<u32>,
     /// While series are being removed: the symbols found in use so far. Whatever is interned meanwhile is in use.
     marks: Option<Vec<u64>>,
+    /// Sweeps so far: while it stays the same, numbers keep their meaning.
+    sweeps: u64,
 }
 
 impl Symbols {
@@ -37,6 +39,7 @@ impl Symbols {
             by_text: HashTable::new(),
             free: Vec::new(),
             marks: None,
+            sweeps: 0,
         }
     }
 
@@ -45,6 +48,11 @@ impl Symbols {
     pub(crate) fn text(&self, symbol: u32) -> &str {
         let p = self.places[symbol as usize];
         &self.pages[p.page as usize][p.start as usize..(p.start + p.len) as usize]
+    }
+
+    /// How often symbols were forgotten. While the answer is the same, so is what every number in use stands for.
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.sweeps
     }
 
     /// The number of `text`, if it is known.
@@ -133,6 +141,7 @@ impl Symbols {
     /// Forgets the symbols that were not marked and packs the others anew. Numbers stay.
     pub(crate) fn end_sweep(&mut self) {
         let Some(marks) = self.marks.take() else { return };
+        self.sweeps += 1;
         let used = |s: u32| marks.get(s as usize / 64).is_some_and(|w| w >> (s % 64) & 1 == 1);
         let old_pages = std::mem::take(&mut self.pages);
         for (s, place) in self.places.iter_mut().enumerate() {
@@ -153,7 +162,7 @@ impl Symbols {
             }
         }
         if self.by_text.is_empty() {
-            *self = Symbols::new(self.seed);
+            *self = Symbols { sweeps: self.sweeps, ..Symbols::new(self.seed) };
         }
     }
 
