@@ -91,6 +91,14 @@ impl Fragments {
         }
     }
 
+    /// Loads a fragment and answers with the one before.
+    #[inline]
+    pub(crate) fn touch(&self, id: u32) -> u32 {
+        let fragment = self.get(id);
+        std::hint::black_box(fragment.bytes[FRAGMENT_BYTES - 1]);
+        fragment.previous
+    }
+
     /// Gives back the `count` fragments that end at `last`.
     pub(crate) fn free(&mut self, last: u32, count: usize) {
         let mut id = last;

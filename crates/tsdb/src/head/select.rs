@@ -24,6 +24,9 @@ const BATCH_MIN: usize = 32;
 /// Series of the largest batch. Batches are read in the order of the shards' memory; a batch's chunks are a few MB.
 const BATCH_MAX: usize = 4096;
 
+/// Series whose memory is loaded before it is read: what they hold fits the second-level cache.
+const TOUCHED: usize = 64;
+
 /// The series that a selection found, ascending by labels. Chunks are fetched for a batch of series at a time, so a
 /// series shows what it holds when the iterator comes near it.
 pub struct HeadSelect {
@@ -103,12 +106,15 @@ impl Batch {
         self.order.sort_unstable();
         for group in self.order.chunk_by(|a, b| a.0 == b.0) {
             let shard = head.shards[group[0].0 as usize].lock();
-            for (_, slot, i) in group {
-                let fp = found.rows[start + *i as usize].fp;
-                if let Some(series) = shard.live_series(*slot).filter(|s| s.fp == fp) {
-                    shard.chunks(*slot, series, range, &mut self.copies, &mut self.scratch);
-                    // Exactly as large as it must be: whoever reads may hold all series at once.
-                    self.chunks[*i as usize] = self.scratch.drain(..).collect();
+            for some in group.chunks(TOUCHED) {
+                shard.touch_growing(some.iter().map(|(_, slot, _)| *slot));
+                for (_, slot, i) in some {
+                    let fp = found.rows[start + *i as usize].fp;
+                    if let Some(series) = shard.live_series(*slot).filter(|s| s.fp == fp) {
+                        shard.chunks(*slot, series, range, &mut self.copies, &mut self.scratch);
+                        // Exactly as large as it must be: whoever reads may hold all series at once.
+                        self.chunks[*i as usize] = self.scratch.drain(..).collect();
+                    }
                 }
             }
         }

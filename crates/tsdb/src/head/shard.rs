@@ -4,6 +4,7 @@ use chronolith_chunk::{Chunk, XorState};
 use chronolith_model::{Labels, TimeRange};
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
 
 use super::memory::{ChunkAt, Copies, Fragments, Segments, StoredChunk};
 use super::ooo::{Insert, OutOfOrder, floats};
@@ -540,6 +541,23 @@ impl Shard {
             }
         }
         std::hint::black_box(seen);
+    }
+
+    /// Loads what the growing chunks of some series lie in. A chain of fragments is followed one miss after the other;
+    /// here those of different series overlap.
+    pub(crate) fn touch_growing(&self, slots: impl Iterator<Item = Slot>) {
+        let mut chains: SmallVec<[(u32, u8); 64]> = SmallVec::new();
+        for slot in slots {
+            let series = self.live_series(slot).filter(|s| s.last().is_some() && s.fragments > 0);
+            chains.extend(series.map(|s| (s.fragment, s.fragments)));
+        }
+        while !chains.is_empty() {
+            chains.retain(|(fragment, left)| {
+                *fragment = self.fragments.touch(*fragment);
+                *left -= 1;
+                *left > 0
+            });
+        }
     }
 
     /// Writes the labels anew without those of dead series.
