@@ -213,22 +213,18 @@ impl Head {
             shard.rebuild_free();
         }
         let mut index = self.index.write();
-        index.clear();
         index.symbols.finish_import();
-        index.symbols.begin_sweep();
-        // Ascending references are appended; in any other order the long lists would be moved again and again.
-        for slot in 0..shards.iter().map(|s| s.slots()).max().unwrap_or(0) {
-            for (i, shard) in shards.iter().enumerate() {
-                let Some(series) = shard.live_series(slot) else { continue };
-                let reference = self.series_ref(i, slot);
-                for (name, value) in shard.symbols(series) {
-                    index.insert(name, value, reference);
-                    index.symbols.mark(name);
-                    index.symbols.mark(value);
+        index.rebuild(|visit| {
+            for slot in 0..shards.iter().map(|s| s.slots()).max().unwrap_or(0) {
+                for (i, shard) in shards.iter().enumerate() {
+                    let Some(series) = shard.live_series(slot) else { continue };
+                    let reference = self.series_ref(i, slot);
+                    for (at, pair) in shard.symbols(series).enumerate() {
+                        visit(reference, at, pair);
+                    }
                 }
             }
-        }
-        index.symbols.end_sweep();
+        });
         self.series_count.store(shards.iter().map(|s| s.live).sum(), Ordering::Relaxed);
         for shard in shards.iter_mut().filter(|s| s.live == 0) {
             shard.release();

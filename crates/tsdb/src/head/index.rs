@@ -61,6 +61,40 @@ impl HeadIndex {
         self.pairs = 0;
     }
 
+    /// Builds all postings anew and forgets the symbols that no series uses. `series` calls back for each series, with its
+    /// reference, in ascending order, and each of its label pairs; it is asked twice, so that every list is made as long
+    /// as it becomes.
+    pub(crate) fn rebuild(&mut self, series: impl Fn(&mut dyn FnMut(u32, usize, (u32, u32)))) {
+        self.clear();
+        let mut numbers = HashMap::<(u32, u32), u32, FxBuildHasher>::default();
+        let mut lens: Vec<u32> = Vec::new();
+        let mut last = LastPairs::default();
+        series(&mut |_, at, pair| {
+            let list = last.number(at, pair, || {
+                *numbers.entry(pair).or_insert_with(|| {
+                    lens.push(0);
+                    (lens.len() - 1) as u32
+                })
+            });
+            lens[list as usize] += 1;
+        });
+        let mut lists: Vec<List> = lens.iter().map(|len| List::with_capacity(*len as usize)).collect();
+        let mut last = LastPairs::default();
+        series(&mut |reference, at, pair| {
+            let list = last.number(at, pair, || numbers[&pair]);
+            lists[list as usize].push(reference);
+        });
+        self.pairs = numbers.len();
+        self.symbols.begin_sweep();
+        for ((name, value), list) in numbers {
+            self.symbols.mark(name);
+            self.symbols.mark(value);
+            let list = std::mem::take(&mut lists[list as usize]);
+            self.names.entry(name).or_default().insert(value, list);
+        }
+        self.symbols.end_sweep();
+    }
+
     /// Removes series that `dead` names.
     pub(crate) fn remove(&mut self, dead: &dyn Fn(u32) -> bool) {
         let mut pairs = 0;
@@ -101,6 +135,27 @@ impl HeadIndex {
     pub(crate) fn values_of<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, &'a [u32])> {
         let values = self.symbols.find(name).and_then(|n| self.names.get(&n));
         values.into_iter().flatten().map(|(v, list)| (self.symbols.text(*v), list.as_slice()))
+    }
+}
+
+/// The last series' label pairs with their numbers: the next series shares most of them at the same places.
+#[derive(Default)]
+struct LastPairs(Vec<((u32, u32), u32)>);
+
+impl LastPairs {
+    #[inline]
+    fn number(&mut self, at: usize, pair: (u32, u32), find: impl FnOnce() -> u32) -> u32 {
+        if let Some((last, number)) = self.0.get(at)
+            && *last == pair
+        {
+            return *number;
+        }
+        let number = find();
+        match self.0.get_mut(at) {
+            Some(last) => *last = (pair, number),
+            None => self.0.push((pair, number)),
+        }
+        number
     }
 }
 

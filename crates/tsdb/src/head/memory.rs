@@ -71,7 +71,9 @@ impl Fragments {
             return id;
         }
         if self.pages.last().is_none_or(|p| p.len() == 1 << PAGE_SHIFT) {
-            self.pages.push(Vec::new());
+            // Small tenants have one page, which grows with them; further pages will be filled.
+            let room = if self.pages.is_empty() { 0 } else { 1 << PAGE_SHIFT };
+            self.pages.push(Vec::with_capacity(room));
         }
         let page = self.pages.len() - 1;
         let last = &mut self.pages[page];

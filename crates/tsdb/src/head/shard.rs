@@ -159,6 +159,10 @@ impl Shard {
         }
         let at = slot as usize % PAGE;
         let in_page = &mut self.pages[page];
+        if page > 0 && in_page.capacity() == 0 {
+            // Small tenants have one page, which grows with them; further pages will be filled.
+            in_page.reserve_exact(PAGE);
+        }
         if at >= in_page.len() {
             in_page.resize_with(at + 1, Series::dead);
         }
