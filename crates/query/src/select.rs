@@ -1,6 +1,6 @@
 //! The engine's [`Queryable`] over a [`Store`].
 //!
-//! The engine pulls series on a blocking thread; a task pumps the store's stream into a bounded channel between them.
+//! The engine pulls series on a blocking thread, and the stream is polled on that very thread.
 //! Series whose chunks do not overlap pass as they came, undecoded. Where chunks overlap (replicas, or out-of-order
 //! data), they are decoded and merged: replicas by penalty, anything else sample by sample.
 
@@ -13,19 +13,15 @@ use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::{
     QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectRequest, Series, SeriesData, SeriesSet,
 };
+use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{
-    AggrChunk, ErrorKind, Fanout, PartialResponse, QueryHints, SeriesEvent, SeriesRequest, Store, StoreError,
-    StoreSeries, sort_and_dedup,
+    AggrChunk, ErrorKind, Fanout, PartialResponse, QueryHints, SeriesEvent, SeriesRequest, SeriesStream,
+    Store, StoreError, StoreSeries, sort_and_dedup,
 };
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::aggregate::{View, decode, is_counter_function, max_resolution_ms};
-
-/// Batches on their way to the engine.
-const BATCHES_AHEAD: usize = 4;
 
 /// How long a thread waits before it looks whether its query was cancelled.
 const CANCEL_CHECK: Duration = Duration::from_millis(100);
@@ -101,16 +97,13 @@ impl Queryable for StoreQueryable {
     ) -> Result<Box<dyn SeriesSet>, QueryableError> {
         cx.check()?;
         let func = request.hints.func.as_deref();
-        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let pump = self.runtime.spawn(pump(Arc::clone(&self.store), self.series_request(request), sender));
+        let opened = wait(&self.runtime, cx, self.store.series(self.series_request(request)))?;
         Ok(Box::new(StoreSeriesSet {
-            batches,
-            pump,
+            stream: opened.map_err(query_error)?,
             runtime: self.runtime.clone(),
             cx: cx.clone(),
             batch: Vec::new().into_iter(),
             held: None,
-            ended: false,
             warnings: Vec::new(),
             shape: Shape {
                 range: request.range,
@@ -122,40 +115,40 @@ impl Queryable for StoreQueryable {
     }
 }
 
-async fn pump(
-    store: Arc<dyn Store>,
-    request: SeriesRequest,
-    sender: mpsc::Sender<Result<SeriesEvent, StoreError>>,
-) {
-    let mut stream = match store.series(request).await {
-        Ok(stream) => stream,
-        Err(error) => return drop(sender.send(Err(error)).await),
-    };
-    while let Some(event) = stream.next().await {
-        if sender.send(event).await.is_err() {
-            return;
+/// Waits for `future` on this thread, looking now and then whether the query was cancelled or its time is up. What a store
+/// of this process does for an answer runs right here: handing it to another thread and back would cost more than a
+/// small answer itself.
+fn wait<F: Future + Unpin>(
+    runtime: &Handle,
+    cx: &QueryContext,
+    mut future: F,
+) -> Result<F::Output, QueryableError> {
+    let _context = runtime.enter();
+    on_blocking_thread(|| {
+        cx.check()?;
+        if let Some(done) = (&mut future).now_or_never() {
+            return Ok(done);
         }
-    }
+        loop {
+            let left = cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
+            let patience = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
+            match runtime.block_on(async { tokio::time::timeout(patience, &mut future).await }) {
+                Ok(done) => return Ok(done),
+                Err(_elapsed) => cx.check()?,
+            }
+        }
+    })
 }
 
 struct StoreSeriesSet {
-    batches: mpsc::Receiver<Result<SeriesEvent, StoreError>>,
-    pump: JoinHandle<()>,
+    stream: SeriesStream,
     runtime: Handle,
     cx: QueryContext,
     batch: std::vec::IntoIter<StoreSeries>,
     /// The next series, of which further parts may follow.
     held: Option<StoreSeries>,
-    /// The stream's end was seen.
-    ended: bool,
     warnings: Vec<String>,
     shape: Shape,
-}
-
-impl Drop for StoreSeriesSet {
-    fn drop(&mut self) {
-        self.pump.abort();
-    }
 }
 
 impl SeriesSet for StoreSeriesSet {
@@ -205,34 +198,7 @@ impl StoreSeriesSet {
 
     /// Waits for the next event, for the deadline, or for the query's cancellation.
     fn receive(&mut self) -> Result<Option<SeriesEvent>, QueryableError> {
-        loop {
-            self.cx.check()?;
-            if let Ok(event) = self.batches.try_recv() {
-                return event.map(Some).map_err(query_error);
-            }
-            let left = self.cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
-            let wait = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
-            let received =
-                self.runtime.block_on(async { tokio::time::timeout(wait, self.batches.recv()).await });
-            match received {
-                Ok(Some(event)) => return event.map(Some).map_err(query_error),
-                Ok(None) => return self.check_pump().map(|()| None),
-                Err(_elapsed) => {}
-            }
-        }
-    }
-}
-
-impl StoreSeriesSet {
-    /// A pump that panicked must not look like the end of the answer.
-    fn check_pump(&mut self) -> Result<(), QueryableError> {
-        if self.ended {
-            return Ok(());
-        }
-        self.ended = true;
-        self.runtime.block_on(&mut self.pump).map_err(|panic| {
-            QueryableError::new(QueryableErrorKind::Internal, format!("reading series: {panic}"))
-        })
+        wait(&self.runtime, &self.cx, self.stream.next())?.transpose().map_err(query_error)
     }
 }
 

@@ -146,7 +146,7 @@ impl Store for Fanout {
         let timeout = self.options.response_timeout;
         let sources = up.into_iter().map(|endpoint| Source {
             name: endpoint.name.clone(),
-            stream: read_ahead(endpoint, request.clone(), timeout),
+            stream: read(endpoint, request.clone(), timeout),
         });
         let options = MergeOptions {
             partial_response: request.partial_response,
@@ -239,6 +239,24 @@ async fn within<T>(
             Err(_) => Err(StoreError::timeout(format!("no answer within {timeout:?}"))),
         },
     }
+}
+
+/// Reads a store's answer. A remote one is read in a task of its own, a few batches ahead; one of this process where the
+/// answer is polled, as there is no wire to keep busy and the hand-over between threads would cost more than a batch.
+fn read(endpoint: Arc<Endpoint>, request: SeriesRequest, timeout: Option<Duration>) -> SeriesStream {
+    if !endpoint.local {
+        return read_ahead(endpoint, request, timeout);
+    }
+    Box::pin(async_stream::stream! {
+        match open(&endpoint, request).await {
+            Err(error) => yield Err(error),
+            Ok(mut stream) => {
+                while let Some(event) = stream.next().await {
+                    yield event;
+                }
+            }
+        }
+    })
 }
 
 /// Reads a store's answer in a task of its own, a few batches ahead. Dropping the stream ends the task.

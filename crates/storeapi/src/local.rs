@@ -7,6 +7,7 @@
 //!                          └─ .matchers: what is left for the index ─ series ─ .shape(…) ─ merge_iters / merge
 //! ```
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use chronolith_chunk::{Chunk, Encoding};
@@ -131,6 +132,25 @@ pub fn raw_chunks(chunks: Vec<Chunk>) -> Vec<AggrChunk> {
     chunks.into_iter().map(AggrChunk::Raw).collect()
 }
 
+thread_local!(static MAY_BLOCK: Cell<bool> = const { Cell::new(false) });
+
+/// Runs `work` on a thread that may block: streams of [`stream_blocking`] that are polled within make their batches right
+/// here instead of on the blocking pool.
+pub fn on_blocking_thread<T>(work: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            MAY_BLOCK.set(self.0);
+        }
+    }
+    let _restore = Restore(MAY_BLOCK.replace(true));
+    work()
+}
+
+fn may_block() -> bool {
+    MAY_BLOCK.get()
+}
+
 /// Runs a producer of series on the blocking pool, batch by batch. It holds a thread only while it makes a batch: streams
 /// that wait for their readers, however many, cannot use up the pool. The producer stops at the first error, at the
 /// limit, and when the stream is dropped.
@@ -143,16 +163,20 @@ where
     let mut producer = Producer { open: Some(open), series: None, batch_size, left };
     Box::pin(async_stream::stream! {
         loop {
-            let step = tokio::task::spawn_blocking(move || {
-                let step = producer.step();
-                (producer, step)
-            });
             let (batch, error, done);
-            match step.await {
-                Ok(step) => (producer, (batch, error, done)) = step,
-                Err(panic) => {
-                    yield Err(StoreError::internal("reading series").with_source(panic));
-                    return;
+            if may_block() {
+                (batch, error, done) = producer.step();
+            } else {
+                let step = tokio::task::spawn_blocking(move || {
+                    let step = producer.step();
+                    (producer, step)
+                });
+                match step.await {
+                    Ok(step) => (producer, (batch, error, done)) = step,
+                    Err(panic) => {
+                        yield Err(StoreError::internal("reading series").with_source(panic));
+                        return;
+                    }
                 }
             }
             if !batch.is_empty() {
