@@ -10,7 +10,7 @@ pub struct ExternalLabels(pub Labels);
 impl ExternalLabels {
     /// The series' labels with the external ones put over them.
     pub fn extend(&self, series: &Labels) -> Labels {
-        if self.0.is_empty() { series.clone() } else { series.with(self.0.iter()) }
+        if self.0.is_empty() { series.clone() } else { series.overlay(&self.0) }
     }
 }
 

@@ -106,6 +106,7 @@ impl Labels {
     }
 
     /// The pairs in name order.
+    #[inline]
     pub fn iter(&self) -> LabelsIter<'_> {
         LabelsIter { rest: &self.0 }
     }
@@ -165,6 +166,31 @@ impl Labels {
         }
     }
 
+    /// This set with `over` put over it: where both have a label, `over` wins. Copies encoded labels as they are, so it
+    /// costs one comparison of names a label.
+    pub fn overlay(&self, over: &Labels) -> Self {
+        let (mut own, mut rest) = (&*self.0, &*over.0);
+        let mut buf = String::with_capacity(own.len() + rest.len());
+        while !own.is_empty() && !rest.is_empty() {
+            let (name, label, tail) = split_label(own);
+            let (over_name, over_label, over_tail) = split_label(rest);
+            match name.cmp(over_name) {
+                Ordering::Less => {
+                    buf.push_str(label);
+                    own = tail;
+                }
+                Ordering::Equal => own = tail,
+                Ordering::Greater => {
+                    buf.push_str(over_label);
+                    rest = over_tail;
+                }
+            }
+        }
+        buf.push_str(own);
+        buf.push_str(rest);
+        if buf.is_empty() { Labels::empty() } else { Labels(Arc::from(buf)) }
+    }
+
     /// This set without the label `name`.
     pub fn without(&self, name: &str) -> Self {
         self.filter(|n, _| n != name)
@@ -201,10 +227,23 @@ fn push_part(buf: &mut String, part: &str) {
     buf.push_str(part);
 }
 
+#[inline]
+fn part_len(b: &[u8]) -> usize {
+    usize::from(b[0]) | usize::from(b[1]) << 7 | usize::from(b[2]) << 14
+}
+
+#[inline]
 fn take_part(rest: &str) -> (&str, &str) {
-    let b = rest.as_bytes();
-    let len = usize::from(b[0]) | usize::from(b[1]) << 7 | usize::from(b[2]) << 14;
-    rest[LEN_BYTES..].split_at(len)
+    rest[LEN_BYTES..].split_at(part_len(rest.as_bytes()))
+}
+
+/// The first label of a buffer: its name, all its bytes, and what comes behind.
+#[inline]
+fn split_label(buf: &str) -> (&str, &str, &str) {
+    let (name, rest) = take_part(buf);
+    let (_, rest) = take_part(rest);
+    let (label, rest) = buf.split_at(buf.len() - rest.len());
+    (name, label, rest)
 }
 
 /// Iterator over `(name, value)`.
@@ -216,6 +255,7 @@ pub struct LabelsIter<'a> {
 impl<'a> Iterator for LabelsIter<'a> {
     type Item = (&'a str, &'a str);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -256,23 +296,40 @@ impl PartialOrd for Labels {
 
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Equal buffers are the common case in merges; one memcmp settles it.
-        if Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0 {
+        if Arc::ptr_eq(&self.0, &other.0) {
             return Ordering::Equal;
         }
-        let (mut a, mut b) = (self.iter(), other.iter());
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        let at = common_prefix(a, b);
+        if at == a.len().min(b.len()) {
+            // The shorter buffer ends where a label ends, so it has the same labels and fewer.
+            return a.len().cmp(&b.len());
+        }
+        // Up to `at` both have the same parts; the part that holds `at` decides.
+        let mut part = 0;
         loop {
-            match (a.next(), b.next()) {
-                (Some(x), Some(y)) => match x.cmp(&y) {
-                    Ordering::Equal => {}
-                    unequal => return unequal,
-                },
-                (None, None) => return Ordering::Equal,
-                (None, Some(_)) => return Ordering::Less,
-                (Some(_), None) => return Ordering::Greater,
+            let text = part + LEN_BYTES;
+            let end = text + part_len(&a[part..]);
+            if at < text {
+                // The lengths differ, so one text may begin with the other.
+                let other_end = text + part_len(&b[part..]);
+                return a[text..end].cmp(&b[text..other_end]);
             }
+            if at < end {
+                return a[at].cmp(&b[at]);
+            }
+            part = end;
         }
     }
+}
+
+/// Number of bytes that two buffers share at their start, sixteen at a time: the labels of neighbours in a merge are
+/// alike for a hundred bytes and more.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    const STRIDE: usize = 16;
+    let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE)).take_while(|(x, y)| x == y).count();
+    let from = strides * STRIDE;
+    from + a[from..].iter().zip(&b[from..]).take_while(|(x, y)| x == y).count()
 }
 
 /// `{__name__="up", job="x"}`, values quoted as Go's `%q` does, names quoted only where they must be.
@@ -394,6 +451,45 @@ mod tests {
         assert!(labels(&[("a", "bbb")]) < labels(&[("a", "c")]));
         assert!(labels(&[("a", "b")]) < labels(&[("a", "b"), ("c", "d")]));
         assert!(labels(&[("a", "b"), ("z", "1")]) < labels(&[("b", "a")]));
+    }
+
+    #[test]
+    fn order_is_that_of_the_pairs_for_all_small_sets() {
+        let parts = ["a", "ab", "b", "abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyy", "é"];
+        let mut sets = vec![Labels::empty()];
+        for n in parts {
+            for v in parts {
+                sets.push(labels(&[(n, v)]));
+                sets.extend(parts.iter().filter(|m| **m != n).map(|m| labels(&[(n, v), (m, "x")])));
+            }
+        }
+        for x in &sets {
+            for y in &sets {
+                let pairs =
+                    |l: &Labels| l.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>();
+                assert_eq!(x.cmp(y), pairs(x).cmp(&pairs(y)), "{x} and {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_overlay_wins() {
+        let own = labels(&[("b", "own"), ("d", "own"), ("f", "own")]);
+        for over in [
+            &[][..],
+            &[("a", "1")],
+            &[("d", "1")],
+            &[("g", "1")],
+            &[("a", "1"), ("b", "2"), ("e", "3"), ("z", "4")],
+        ] {
+            let over = labels(over);
+            let mut builder = LabelsBuilder::from(&own);
+            for (n, v) in &over {
+                builder.set(n, v);
+            }
+            assert_eq!(own.overlay(&over), builder.build());
+        }
+        assert_eq!(Labels::empty().overlay(&own), own);
     }
 
     #[test]

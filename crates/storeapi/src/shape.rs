@@ -122,43 +122,8 @@ impl ShardInfo {
 
 /// The labels with `external` put over them and the names of `remove` taken away.
 pub fn with_changes(labels: &Labels, external: &Labels, remove: &BTreeSet<String>) -> Labels {
-    let merged = Merged { own: labels.iter(), external: external.iter() };
-    if remove.is_empty() {
-        Labels::from_sorted(merged)
-    } else {
-        Labels::from_sorted(merged.filter(|(name, _)| !remove.contains(*name)))
-    }
-}
-
-type LabelsIter<'a> = <&'a Labels as IntoIterator>::IntoIter;
-
-/// Two label sets by name, the external one winning.
-#[derive(Clone)]
-struct Merged<'a> {
-    own: LabelsIter<'a>,
-    external: LabelsIter<'a>,
-}
-
-impl<'a> Iterator for Merged<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (own, external) = (self.own.clone().next(), self.external.clone().next());
-        match (own, external) {
-            (Some(own), Some(external)) if own.0 < external.0 => {
-                self.own.next();
-                Some(own)
-            }
-            (own, Some(external)) => {
-                if own.is_some_and(|own| own.0 == external.0) {
-                    self.own.next();
-                }
-                self.external.next();
-                Some(external)
-            }
-            (_, None) => self.own.next(),
-        }
-    }
+    let merged = labels.overlay(external);
+    if remove.is_empty() { merged } else { merged.filter(|name, _| !remove.contains(name)) }
 }
 
 #[cfg(test)]
