@@ -117,6 +117,8 @@ impl Head {
             let wanted = Wanted::new(&index, matchers);
             let found = index.values_of(name).filter(|(_, list)| wanted.has_any(list));
             values = found.map(|(v, _)| v.to_owned()).collect();
+        } else if let Some(found) = self.probe_values(name, matchers, range) {
+            values = found;
         } else {
             let refs = self.resolve(matchers);
             let mut seen = Seen::default();
@@ -139,11 +141,43 @@ impl Head {
         values
     }
 
+    /// The values of a label by looking at a few series of each: in practice the first one has samples inside the range.
+    /// `None` when that does not decide for a value.
+    fn probe_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Option<Vec<String>> {
+        let probes: Vec<(String, Vec<u32>, bool)> = {
+            let index = self.index.read();
+            let wanted = Wanted::new(&index, matchers);
+            let probe = |(value, list): (&str, &[u32])| {
+                let mut matching = wanted.of(list);
+                let first: Vec<u32> = matching.by_ref().take(PROBES).collect();
+                (!first.is_empty()).then(|| (value.to_owned(), first, matching.next().is_some()))
+            };
+            index.values_of(name).filter_map(probe).collect()
+        };
+        let mut values = Vec::with_capacity(probes.len());
+        for (value, refs, more) in probes {
+            let found = refs.iter().any(|r| {
+                let (shard, slot) = self.place(*r);
+                let shard = self.shards[shard].lock();
+                shard.live_series(slot).is_some_and(|series| shard.overlaps(slot, series, range))
+            });
+            match (found, more) {
+                (true, _) => values.push(value),
+                (false, false) => {}
+                (false, true) => return None,
+            }
+        }
+        Some(values)
+    }
+
     /// True when every sample of the head lies inside `range`.
     fn covers(&self, range: TimeRange) -> bool {
         self.time_range().is_some_and(|r| range.mint <= r.mint && r.maxt <= range.maxt)
     }
 }
+
+/// Series of a label's value that are looked at before all of them are.
+const PROBES: usize = 4;
 
 /// The series that matchers select; `None` when there is no matcher.
 struct Wanted(Option<Vec<u64>>);
@@ -162,8 +196,16 @@ impl Wanted {
         Wanted(Some(words))
     }
 
-    fn has_any(&self, list: &[u32]) -> bool {
+    fn has(&self, r: u32) -> bool {
         let Some(words) = &self.0 else { return true };
-        list.iter().any(|r| words.get(*r as usize / 64).is_some_and(|w| w >> (r % 64) & 1 == 1))
+        words.get(r as usize / 64).is_some_and(|w| w >> (r % 64) & 1 == 1)
+    }
+
+    fn has_any(&self, list: &[u32]) -> bool {
+        self.of(list).next().is_some()
+    }
+
+    fn of<'a>(&'a self, list: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+        list.iter().copied().filter(|r| self.has(*r))
     }
 }
