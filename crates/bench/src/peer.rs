@@ -133,7 +133,9 @@ impl Running {
     /// Peak and present anonymous memory in bytes above what the idle process had.
     pub(crate) fn memory_bytes(&self) -> (u64, u64) {
         let now = anonymous_bytes(self.child.id()).unwrap_or(0);
-        (self.memory.peak().saturating_sub(self.memory.idle), now.saturating_sub(self.memory.idle))
+        // The watch may not have looked yet at a process that has just become ready.
+        let peak = self.memory.peak().max(now);
+        (peak.saturating_sub(self.memory.idle), now.saturating_sub(self.memory.idle))
     }
 
     /// Forgets the peak so far.
