@@ -17,7 +17,7 @@ use tonic_health::server::health_reporter;
 use crate::http::{BindError, bind_tcp};
 use crate::probes::Probes;
 
-/// HTTP/2 window of a stream (DEPENDENCIES.md 5: throughput on real networks is a window per round trip).
+/// HTTP/2 window of a stream: throughput on a real network is at most a window per round trip.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// HTTP/2 window of a connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
