@@ -1,8 +1,9 @@
 //! One [`Store`] over many: asks those that may have something, merges what they answer.
 //!
-//! Every store that is asked has a task that reads its stream ahead by a few batches, and watches the pauses. A store
-//! that fails or falls silent is a warning, or fails the whole call, as the request says. Stores that cannot take replica
-//! labels away or cannot shard are asked for everything, and it is done here.
+//! Every remote store that is asked has a task that reads its stream ahead by a few batches, and watches the pauses. A
+//! store of this process is read where the answer is polled, without a watch. A store that fails or falls silent is a
+//! warning, or fails the whole call, as the request says. Stores that cannot take replica labels away or cannot shard are
+//! asked for everything, and it is done here.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -151,7 +151,8 @@ fn may_block() -> bool {
     MAY_BLOCK.get()
 }
 
-/// Runs a producer of series on the blocking pool, batch by batch. It holds a thread only while it makes a batch: streams
+/// Runs a producer of series batch by batch: on the blocking pool, or on the polling thread itself within
+/// [`on_blocking_thread`]. It holds a thread only while it makes a batch: streams
 /// that wait for their readers, however many, cannot use up the pool. The producer stops at the first error, at the
 /// limit, and when the stream is dropped.
 pub fn stream_blocking<F>(request: &SeriesRequest, open: F) -> SeriesStream
