@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "thanos/labels.proto",
     "thanos/store.proto",
     "thanos/samples.proto",
     "thanos/write.proto",
     "thanos/info.proto",
+    "thanos/exemplars.proto",
+    "thanos/metadata.proto",
     "prometheus/types.proto",
     "prometheus/remote.proto",
 ];

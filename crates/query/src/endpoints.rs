@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use chronolith_service::config::ConfigError;
 use chronolith_storeapi::{
-    ClientOptions, Endpoint, EndpointInfo, EndpointSet, Endpoints, Store, StoreClient, StoreError, StoreInfo,
+    Apis, ClientOptions, Endpoint, EndpointInfo, EndpointSet, Endpoints, Store, StoreClient, StoreError,
+    StoreInfo,
 };
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -45,6 +46,8 @@ pub struct LocalStore {
     pub name: String,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// What it answers beside series.
+    pub apis: Apis,
 }
 
 /// The endpoints of a querier.
@@ -108,7 +111,8 @@ impl EndpointSet for EndpointPool {
 
 fn local_endpoint(local: &LocalStore) -> Arc<Endpoint> {
     let info = StoreInfo::new("local");
-    Arc::new(Endpoint { name: local.name.clone(), store: Arc::clone(&local.store), info, local: true })
+    let (name, store, apis) = (local.name.clone(), Arc::clone(&local.store), local.apis.clone());
+    Arc::new(Endpoint { name, store, info, local: true, apis })
 }
 
 /// What the pool's task remembers from round to round.
@@ -280,16 +284,25 @@ impl Member {
 
     /// The endpoint for queries, while it answers and offers the StoreAPI.
     fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        let info = self.state.info.as_ref().filter(|_| self.state.last_error.is_none())?.store.clone()?;
+        let says = self.state.info.as_ref().filter(|_| self.state.last_error.is_none())?;
+        let info = says.store.clone()?;
         let store: Arc<dyn Store> = Arc::clone(&self.client) as _;
-        Some(Arc::new(Endpoint { name: self.state.name.clone(), store, info, local: false }))
+        let apis = Apis {
+            exemplars: says.exemplars.then(|| Arc::clone(&self.client) as _),
+            metadata: says.metadata.then(|| Arc::clone(&self.client) as _),
+        };
+        Some(Arc::new(Endpoint { name: self.state.name.clone(), store, info, local: false, apis }))
     }
 }
 
 async fn local_state(local: &LocalStore) -> EndpointState {
     let info: Result<StoreInfo, StoreError> = local.store.info().await;
     let (info, last_error) = match info {
-        Ok(info) => (Some(EndpointInfo { component: info.component.clone(), store: Some(info) }), None),
+        Ok(info) => {
+            let (exemplars, metadata) = (local.apis.exemplars.is_some(), local.apis.metadata.is_some());
+            let component = info.component.clone();
+            (Some(EndpointInfo { component, store: Some(info), exemplars, metadata }), None)
+        }
         Err(error) => (None, Some(error.chain())),
     };
     EndpointState { name: local.name.clone(), last_check_ms: now_ms(), last_error, info }

@@ -1,7 +1,7 @@
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_storeapi::contract::{T0, TestSeries};
 use chronolith_storeapi::{
-    Fanout, FanoutOptions, MemoryStore, SeriesEvent, SeriesRequest, ServerOptions, Services, serve,
+    Apis, Fanout, FanoutOptions, MemoryStore, SeriesEvent, SeriesRequest, ServerOptions, Services, serve,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -106,7 +106,7 @@ async fn names_are_looked_up_and_a_silent_endpoint_does_not_hold_others_back() {
 
 #[tokio::test]
 async fn local_stores_are_there_at_once() {
-    let local = LocalStore { name: "receive".to_owned(), store: store("a") };
+    let local = LocalStore { name: "receive".to_owned(), store: store("a"), apis: Apis::default() };
     let pool = EndpointPool::new(&config(&[]), vec![local]).unwrap();
     let fanout = Fanout::new(Arc::clone(&pool) as Arc<dyn EndpointSet>, FanoutOptions::default());
     let request = SeriesRequest::new(TimeRange::new(T0, T0 + 1), vec![Matcher::equal("__name__", "up")]);

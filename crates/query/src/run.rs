@@ -105,7 +105,8 @@ impl Built {
         Arc::new(self.fanout.clone())
     }
 
-    /// The fan-out itself, which can be narrowed to some endpoints.
+    /// The fan-out itself, which can be narrowed to some endpoints; [`chronolith_storeapi::Exemplars`] and
+    /// [`chronolith_storeapi::Metadata`] too.
     pub fn fanout(&self) -> &Fanout {
         &self.fanout
     }
@@ -176,7 +177,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let Built { pool, fanout, http, grpc, runtime: _ } = built;
-    let services = Services { store: Some(Arc::new(fanout)), ..Services::default() };
+    let fanout = Arc::new(fanout);
+    let services = Services {
+        store: Some(fanout.clone()),
+        exemplars: Some(fanout.clone()),
+        metadata: Some(fanout),
+        ..Services::default()
+    };
     let http = async {
         if let Some(listener) = http {
             listener.serve(app, shutdown.clone()).await;
@@ -203,7 +210,7 @@ pub async fn run(
 mod tests {
     use chronolith_model::Labels;
     use chronolith_storeapi::contract::TestSeries;
-    use chronolith_storeapi::{ClientOptions, MemoryStore, StoreClient};
+    use chronolith_storeapi::{Apis, ClientOptions, MemoryStore, StoreClient};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -231,7 +238,10 @@ mod tests {
             grpc_address: Some("127.0.0.1:0".to_owned()),
             ..Config::default()
         };
-        let built = build(&config, vec![LocalStore { name: "memory".to_owned(), store }]).await.unwrap();
+        let built =
+            build(&config, vec![LocalStore { name: "memory".to_owned(), store, apis: Apis::default() }])
+                .await
+                .unwrap();
         assert!(built.http_addr().is_some());
         let address = built.grpc_addr().unwrap().to_string();
         let http = built.http_addr().unwrap();

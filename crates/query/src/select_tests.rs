@@ -2,7 +2,7 @@ use chronolith_model::MatchOp;
 use chronolith_promql::SelectHints;
 use chronolith_storeapi::contract::{STEP_MS, T0, TestSeries};
 use chronolith_storeapi::{
-    Endpoint, Endpoints, FanoutOptions, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest,
+    Apis, Endpoint, Endpoints, FanoutOptions, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest,
     MemoryStore, SeriesStream, StoreInfo,
 };
 
@@ -15,7 +15,13 @@ fn memory(replica: &str, series: &[TestSeries]) -> Arc<dyn Store> {
 
 fn fanout(stores: Vec<(&str, Arc<dyn Store>)>) -> Fanout {
     let up = stores.into_iter().map(|(name, store)| {
-        Arc::new(Endpoint { name: name.to_owned(), store, info: StoreInfo::new("store"), local: true })
+        Arc::new(Endpoint {
+            name: name.to_owned(),
+            store,
+            info: StoreInfo::new("store"),
+            local: true,
+            apis: Apis::default(),
+        })
     });
     let set: Arc<Endpoints> = Arc::new(Endpoints { up: up.collect(), down: vec![] });
     Fanout::new(Arc::new(set), FanoutOptions::default())

@@ -222,7 +222,7 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
     }
     if let Some(listener) = receive.grpc_listener {
         tracing::info!(address = %listener.local_addr(), "serving gRPC");
-        let services = Services { store: Some(store), write: Some(sink), write_local: None };
+        let services = Services { store: Some(store), write: Some(sink), ..Services::default() };
         let routes = chronolith_storeapi::routes(&services, &ServerOptions::default());
         let (probes, stop) = (parts.probes.clone(), stop_reads.clone());
         reads.spawn(async move {

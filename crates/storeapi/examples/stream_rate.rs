@@ -8,7 +8,7 @@ use std::time::Instant;
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_storeapi::contract::TestSeries;
 use chronolith_storeapi::{
-    ClientOptions, Endpoint, Endpoints, Fanout, FanoutOptions, MemoryStore, SeriesEvent, SeriesRequest,
+    Apis, ClientOptions, Endpoint, Endpoints, Fanout, FanoutOptions, MemoryStore, SeriesEvent, SeriesRequest,
     ServerOptions, Services, Store, StoreClient, serve,
 };
 use futures::StreamExt as _;
@@ -47,6 +47,7 @@ async fn main() {
             store: Arc::new(client),
             info,
             local: false,
+            apis: Apis::default(),
         }));
     }
     let one: Arc<Endpoints> = Arc::new(Endpoints { up: up[..1].to_vec(), down: vec![] });

@@ -10,17 +10,25 @@ use futures::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::convert::{self, EndpointInfo, error_from_status};
+use crate::convert_exemplars;
+use crate::exemplars::ExemplarsUnion;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::server::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::wire::decode_series;
 use crate::{
-    ErrorKind, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, SeriesEvent, SeriesRequest,
-    SeriesStream, Store, StoreError, StoreInfo,
+    ErrorKind, Exemplars, ExemplarsAnswer, ExemplarsRequest, LabelNames, LabelNamesRequest, LabelValues,
+    LabelValuesRequest, Metadata, MetadataAnswer, MetadataRequest, SeriesEvent, SeriesRequest, SeriesStream,
+    Store, StoreError, StoreInfo,
 };
 
 /// The largest message taken from a store. gRPC would allow 2 GiB; frames of series are about 1 MiB, and 256 MiB of
 /// label values are millions.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Exemplars of one answer: many times what a tenant keeps by default, and still within a gigabyte.
+const EXEMPLARS_MAX: usize = 4_000_000;
+/// Metrics of one metadata answer; the largest installations have some ten thousand.
+const METADATA_METRICS_MAX: usize = 1_000_000;
 
 /// How a client connects.
 #[derive(Clone, Debug)]
@@ -71,6 +79,8 @@ pub struct StoreClient {
     address: String,
     store: thanos::store_client::StoreClient<Channel>,
     info: info::info_client::InfoClient<Channel>,
+    exemplars: thanos::exemplars_client::ExemplarsClient<Channel>,
+    metadata: thanos::metadata_client::MetadataClient<Channel>,
     info_timeout: Duration,
     batch_size: usize,
 }
@@ -83,7 +93,12 @@ impl StoreClient {
             address: address.to_owned(),
             store: thanos::store_client::StoreClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            info: info::info_client::InfoClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            info: info::info_client::InfoClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            exemplars: thanos::exemplars_client::ExemplarsClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            metadata: thanos::metadata_client::MetadataClient::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
             info_timeout: options.info_timeout,
             batch_size: options.batch_size,
         })
@@ -143,6 +158,63 @@ impl Store for StoreClient {
             let text = format!("{} ({}) offers no StoreAPI", self.address, info.component);
             StoreError::new(ErrorKind::NotFound, text)
         })
+    }
+}
+
+#[async_trait]
+impl Exemplars for StoreClient {
+    async fn exemplars(&self, request: ExemplarsRequest) -> Result<ExemplarsAnswer, StoreError> {
+        let mut client = self.exemplars.clone();
+        let response = client.exemplars(convert_exemplars::request_to(&request)).await;
+        let mut frames = response.map_err(error_from_status)?.into_inner();
+        let mut union = ExemplarsUnion::default();
+        let mut warnings = Vec::new();
+        let mut exemplars = 0;
+        while let Some(frame) = frames.message().await.map_err(error_from_status)? {
+            match frame.result {
+                Some(thanos::exemplars_response::Result::Data(data)) => {
+                    exemplars += data.exemplars.len();
+                    if exemplars > EXEMPLARS_MAX {
+                        let text = format!("{}: more than {EXEMPLARS_MAX} exemplars", self.address);
+                        return Err(StoreError::limit(text));
+                    }
+                    union.add(convert_exemplars::series_from(data)?, &[]);
+                }
+                Some(thanos::exemplars_response::Result::Warning(text)) => warnings.push(text),
+                None => {}
+            }
+        }
+        Ok(ExemplarsAnswer { series: union.finish(), warnings })
+    }
+}
+
+#[async_trait]
+impl Metadata for StoreClient {
+    async fn metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
+        let mut client = self.metadata.clone();
+        let response = client.metric_metadata(convert_exemplars::metadata_request_to(&request)).await;
+        let mut frames = response.map_err(error_from_status)?.into_inner();
+        let mut answer = MetadataAnswer::default();
+        while let Some(frame) = frames.message().await.map_err(error_from_status)? {
+            match frame.result {
+                Some(thanos::metric_metadata_response::Result::Metadata(metadata)) => {
+                    for (metric, entry) in metadata.metadata {
+                        answer.add(
+                            &request,
+                            metric,
+                            entry.metas.into_iter().map(convert_exemplars::meta_from),
+                        );
+                        if answer.metrics.len() > METADATA_METRICS_MAX {
+                            let text = format!("{}: metadata of too many metrics", self.address);
+                            return Err(StoreError::limit(text));
+                        }
+                    }
+                }
+                Some(thanos::metric_metadata_response::Result::Warning(text)) => answer.warnings.push(text),
+                None => {}
+            }
+        }
+        Ok(answer)
     }
 }
 

@@ -67,7 +67,7 @@ fn count_from(what: &str, n: i64) -> Result<usize, StoreError> {
     usize::try_from(n).map_err(|_| StoreError::invalid(format!("{what} is negative: {n}")))
 }
 
-fn partial_from(disabled: bool, strategy: i32) -> PartialResponse {
+pub(crate) fn partial_from(disabled: bool, strategy: i32) -> PartialResponse {
     if disabled || strategy == i32::from(thanos::PartialResponseStrategy::Abort) {
         PartialResponse::Abort
     } else {
@@ -76,7 +76,7 @@ fn partial_from(disabled: bool, strategy: i32) -> PartialResponse {
 }
 
 /// The old flag and the new field, for old and new servers.
-fn partial_to(partial: PartialResponse) -> (bool, i32) {
+pub(crate) fn partial_to(partial: PartialResponse) -> (bool, i32) {
     match partial {
         PartialResponse::Warn => (false, thanos::PartialResponseStrategy::Warn.into()),
         PartialResponse::Abort => (true, thanos::PartialResponseStrategy::Abort.into()),
@@ -275,15 +275,15 @@ pub(crate) fn values_request_to(request: &LabelValuesRequest) -> thanos::LabelVa
     }
 }
 
-fn labels_to(labels: &Labels) -> thanos::LabelSet {
+pub(crate) fn labels_to(labels: &Labels) -> thanos::LabelSet {
     let label =
         |(name, value): (&str, &str)| thanos::Label { name: name.to_owned(), value: value.to_owned() };
     thanos::LabelSet { labels: labels.iter().map(label).collect() }
 }
 
-fn labels_from(proto: thanos::LabelSet) -> Result<Labels, StoreError> {
+pub(crate) fn labels_from(proto: thanos::LabelSet) -> Result<Labels, StoreError> {
     Labels::from_pairs(proto.labels.iter().map(|l| (&l.name, &l.value)))
-        .map_err(|e| StoreError::corrupt("label set in an info response").with_source(e))
+        .map_err(|e| StoreError::corrupt("label set of an answer").with_source(e))
 }
 
 /// What an endpoint says of itself; `store` is `None` where it offers no StoreAPI.
@@ -293,9 +293,15 @@ pub struct EndpointInfo {
     pub component: String,
     /// Its StoreAPI.
     pub store: Option<StoreInfo>,
+    /// It answers [`crate::Exemplars`].
+    pub exemplars: bool,
+    /// It answers [`crate::Metadata`].
+    pub metadata: bool,
 }
 
-pub(crate) fn info_to(info: &StoreInfo) -> info::InfoResponse {
+pub(crate) fn info_to(info: &StoreInfo, exemplars: bool, metadata: bool) -> info::InfoResponse {
+    // Thanos's querier asks only sources whose time overlaps.
+    let exemplars = exemplars.then_some(info::ExemplarsInfo { min_time: i64::MIN, max_time: i64::MAX });
     info::InfoResponse {
         label_sets: info.label_sets.iter().map(labels_to).collect(),
         component_type: info.component.clone(),
@@ -315,6 +321,8 @@ pub(crate) fn info_to(info: &StoreInfo) -> info::InfoResponse {
                 .collect(),
             supports_projections: false,
         }),
+        exemplars,
+        metric_metadata: metadata.then_some(info::MetricMetadataInfo {}),
         ..Default::default()
     }
 }
@@ -322,6 +330,7 @@ pub(crate) fn info_to(info: &StoreInfo) -> info::InfoResponse {
 pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, StoreError> {
     let label_sets = proto.label_sets.into_iter().map(labels_from).collect::<Result<Vec<_>, _>>()?;
     let component = proto.component_type;
+    let (exemplars, metadata) = (proto.exemplars.is_some(), proto.metric_metadata.is_some());
     let store = proto.store.map(|store| {
         let tsdbs = store.tsdb_infos.into_iter().map(|t| {
             let labels = labels_from(t.labels.unwrap_or_default())?;
@@ -336,7 +345,7 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
             tsdbs: tsdbs.collect::<Result<_, StoreError>>()?,
         })
     });
-    Ok(EndpointInfo { component, store: store.transpose()? })
+    Ok(EndpointInfo { component, store: store.transpose()?, exemplars, metadata })
 }
 
 /// The one place where errors become gRPC codes.

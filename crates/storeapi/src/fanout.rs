@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use crate::local::LabelSetUnion;
 use crate::merge::{MergeOptions, Source, abort, merge, warning};
 use crate::{
-    LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, PartialResponse, SeriesEvent,
-    SeriesRequest, SeriesStream, Shaper, Store, StoreError, StoreInfo,
+    Exemplars, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, Metadata, PartialResponse,
+    SeriesEvent, SeriesRequest, SeriesStream, Shaper, Store, StoreError, StoreInfo,
 };
 
 /// The pseudo label by which store matchers choose endpoints.
@@ -41,6 +41,17 @@ pub struct Endpoint {
     /// It is part of this process. Then it is asked whatever `info` said some seconds ago: a sample must be found as
     /// soon as its write was acknowledged, and asking costs nothing.
     pub local: bool,
+    /// What it answers beside the StoreAPI.
+    pub apis: Apis,
+}
+
+/// What an endpoint answers beside the StoreAPI.
+#[derive(Clone, Default)]
+pub struct Apis {
+    /// Exemplars.
+    pub exemplars: Option<Arc<dyn Exemplars>>,
+    /// Metric metadata.
+    pub metadata: Option<Arc<dyn Metadata>>,
 }
 
 /// The stores of a fan-out at one moment.
@@ -113,16 +124,30 @@ impl Fanout {
 
     fn is_asked(&self, endpoint: &Endpoint, range: TimeRange, matchers: &[Matcher]) -> bool {
         let info = &endpoint.info;
+        let may_have =
+            endpoint.local || info.range.overlaps(&range) && fits_any(&info.label_sets, matchers.iter());
+        !range.is_empty() && may_have && self.is_chosen(endpoint)
+    }
+
+    /// True when the store matchers choose the endpoint.
+    fn is_chosen(&self, endpoint: &Endpoint) -> bool {
         let fits_store = |list: &Vec<Matcher>| {
             let (address, labels): (Vec<_>, Vec<_>) = list.iter().partition(|m| m.name == ADDRESS_LABEL);
             address.iter().all(|m| m.matches(&endpoint.name))
-                && fits_any(&info.label_sets, labels.into_iter())
+                && fits_any(&endpoint.info.label_sets, labels.into_iter())
         };
-        let may_have =
-            endpoint.local || info.range.overlaps(&range) && fits_any(&info.label_sets, matchers.iter());
-        !range.is_empty()
-            && may_have
-            && (self.store_matchers.is_empty() || self.store_matchers.iter().any(fits_store))
+        self.store_matchers.is_empty() || self.store_matchers.iter().any(fits_store)
+    }
+
+    /// The endpoints that store matchers choose, and those that are down.
+    fn chosen(&self, partial: PartialResponse) -> Result<Chosen, StoreError> {
+        let endpoints = self.set.endpoints();
+        if let (Some(name), PartialResponse::Abort) = (endpoints.down.first(), partial) {
+            return Err(abort(name, StoreError::unavailable("store is down")));
+        }
+        let up = endpoints.up.iter().filter(|e| self.is_chosen(e)).cloned().collect();
+        let down = endpoints.down.iter().map(|name| format!("{name}: store is down")).collect();
+        Ok(Chosen { up, warnings: down })
     }
 }
 
@@ -348,6 +373,8 @@ async fn open(endpoint: &Endpoint, request: SeriesRequest) -> Result<SeriesStrea
         }
     }))
 }
+
+mod beside;
 
 #[cfg(test)]
 #[path = "fanout_tests.rs"]

@@ -10,7 +10,13 @@ fn memory(external: &Labels, series: &[TestSeries]) -> MemoryStore {
 
 async fn endpoint(name: &str, store: impl Store + 'static) -> Arc<Endpoint> {
     let info = store.info().await.unwrap();
-    Arc::new(Endpoint { name: name.to_owned(), store: Arc::new(store), info, local: false })
+    Arc::new(Endpoint {
+        name: name.to_owned(),
+        store: Arc::new(store),
+        info,
+        local: false,
+        apis: Apis::default(),
+    })
 }
 
 fn fanout(up: Vec<Arc<Endpoint>>, timeout: Option<Duration>) -> Fanout {
@@ -179,8 +185,13 @@ async fn only_stores_that_may_have_something_are_asked() {
         range: TimeRange::new(0, 10),
         ..StoreInfo::new("store")
     };
-    let unasked =
-        Arc::new(Endpoint { name: "10.0.0.2:10901".into(), store: Arc::new(unasked), info, local: false });
+    let unasked = Arc::new(Endpoint {
+        name: "10.0.0.2:10901".into(),
+        store: Arc::new(unasked),
+        info,
+        local: false,
+        apis: Apis::default(),
+    });
     let series = [TestSeries::new(&[("__name__", "up")], 0, 5)];
     let asked = endpoint("10.0.0.1:10901", memory(&external("a"), &series)).await;
     let fanout = fanout(vec![asked, unasked], None);

@@ -1,4 +1,4 @@
-//! The StoreAPI: protobuf, the traits [`Store`] and [`WriteSink`], server, client, k-way merge.
+//! The StoreAPI: protobuf, the traits [`Store`], [`Exemplars`], [`Metadata`] and [`WriteSink`], server, client, k-way merge.
 //!
 //! ```text
 //! local data ─ local (external labels, shape, limits) ─┐                ┌─ server ─ gRPC
@@ -15,12 +15,15 @@ mod client;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod convert;
+mod convert_exemplars;
 mod error;
+mod exemplars;
 mod fanout;
 pub mod local;
 mod loser_tree;
 mod memory;
 mod merge;
+mod metadata;
 mod peer;
 pub mod proto;
 mod request;
@@ -34,9 +37,11 @@ pub use chunks::sort_and_dedup;
 pub use client::{ClientOptions, StoreClient, connect_lazy};
 pub use convert::EndpointInfo;
 pub use error::{ErrorKind, StoreError};
-pub use fanout::{ADDRESS_LABEL, Endpoint, EndpointSet, Endpoints, Fanout, FanoutOptions};
+pub use exemplars::{Exemplars, ExemplarsAnswer, ExemplarsRequest, SeriesExemplars};
+pub use fanout::{ADDRESS_LABEL, Apis, Endpoint, EndpointSet, Endpoints, Fanout, FanoutOptions};
 pub use memory::MemoryStore;
 pub use merge::{BATCH_SERIES, MergeOptions, SeriesIter, Source, merge, merge_iters};
+pub use metadata::{Metadata, MetadataAnswer, MetadataRequest};
 pub use peer::PeerSink;
 pub use request::{
     Aggregate, AggregateSet, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,

@@ -1,4 +1,5 @@
-//! The gRPC services over a [`Store`] and a [`WriteSink`]: StoreAPI, Info, WriteableStore, health.
+//! The gRPC services over a [`Store`], [`Exemplars`], [`Metadata`] and a [`WriteSink`]: StoreAPI, Info, Exemplars,
+//! Metadata, WriteableStore, health.
 //!
 //! Requests from outside are bounded: message size, series, samples and bytes of an answer, Series calls at a time. A
 //! limit that is hit ends the call with RESOURCE_EXHAUSTED and says which limit it was.
@@ -19,11 +20,12 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::convert::{self, status_from_error};
+use crate::convert_exemplars;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::wire::{encode_series, encoded_len_max};
 use crate::{
-    AggrChunk, LabelNames, LabelValues, SeriesEvent, SeriesStream, Store, StoreError, StoreSeries, WriteSink,
-    peer,
+    AggrChunk, Exemplars, LabelNames, LabelValues, Metadata, SeriesEvent, SeriesStream, Store, StoreError,
+    StoreSeries, WriteSink, peer,
 };
 
 /// Where frames are cut: the size at which Thanos's stores cut theirs.
@@ -76,6 +78,10 @@ impl Default for ServerOptions {
 pub struct Services {
     /// StoreAPI and Info.
     pub store: Option<Arc<dyn Store>>,
+    /// Exemplars. Info names them only where StoreAPI is served too.
+    pub exemplars: Option<Arc<dyn Exemplars>>,
+    /// Metric metadata. Info names it only where StoreAPI is served too.
+    pub metadata: Option<Arc<dyn Metadata>>,
     /// WriteableStore, for requests that no receiver has replicated yet.
     pub write: Option<Arc<dyn WriteSink>>,
     /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0). Without it they go to
@@ -97,9 +103,29 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
                 .max_decoding_message_size(REQUEST_BYTES_MAX)
                 .max_encoding_message_size(RESPONSE_BYTES_MAX),
         );
+        let info = InfoService {
+            store: Arc::clone(store),
+            exemplars: services.exemplars.is_some(),
+            metadata: services.metadata.is_some(),
+        };
         routes.add_service(
-            info::info_server::InfoServer::new(InfoService { store: Arc::clone(store) })
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
+            info::info_server::InfoServer::new(info).max_decoding_message_size(REQUEST_BYTES_MAX),
+        );
+    }
+    if let Some(exemplars) = &services.exemplars {
+        let service = ExemplarsService(Arc::clone(exemplars));
+        routes.add_service(
+            thanos::exemplars_server::ExemplarsServer::new(service)
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX),
+        );
+    }
+    if let Some(metadata) = &services.metadata {
+        let service = MetadataService(Arc::clone(metadata));
+        routes.add_service(
+            thanos::metadata_server::MetadataServer::new(service)
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX),
         );
     }
     if let Some(sink) = &services.write {
@@ -345,13 +371,48 @@ impl Spent {
 
 struct InfoService {
     store: Arc<dyn Store>,
+    exemplars: bool,
+    metadata: bool,
 }
 
 #[tonic::async_trait]
 impl info::info_server::Info for InfoService {
     async fn info(&self, _: Request<info::InfoRequest>) -> Result<Response<info::InfoResponse>, Status> {
         let info = self.store.info().await.map_err(|e| status_from_error(&e))?;
-        Ok(Response::new(convert::info_to(&info)))
+        Ok(Response::new(convert::info_to(&info, self.exemplars, self.metadata)))
+    }
+}
+
+struct ExemplarsService(Arc<dyn Exemplars>);
+
+#[tonic::async_trait]
+impl thanos::exemplars_server::Exemplars for ExemplarsService {
+    type ExemplarsStream = BoxStream<'static, Result<thanos::ExemplarsResponse, Status>>;
+
+    async fn exemplars(
+        &self,
+        request: Request<thanos::ExemplarsRequest>,
+    ) -> Result<Response<Self::ExemplarsStream>, Status> {
+        let request =
+            convert_exemplars::request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let answer = self.0.exemplars(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(convert_exemplars::frames(answer).map(Ok)))))
+    }
+}
+
+struct MetadataService(Arc<dyn Metadata>);
+
+#[tonic::async_trait]
+impl thanos::metadata_server::Metadata for MetadataService {
+    type MetricMetadataStream = BoxStream<'static, Result<thanos::MetricMetadataResponse, Status>>;
+
+    async fn metric_metadata(
+        &self,
+        request: Request<thanos::MetricMetadataRequest>,
+    ) -> Result<Response<Self::MetricMetadataStream>, Status> {
+        let request = convert_exemplars::metadata_request_from(request.into_inner());
+        let answer = self.0.metadata(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(convert_exemplars::metadata_frames(answer).map(Ok)))))
     }
 }
 

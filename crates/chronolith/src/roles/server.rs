@@ -18,6 +18,7 @@ use chronolith_service::exit::Exit;
 use chronolith_service::http::HttpListener;
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{Clock, Metrics, Probes, SystemClock};
+use chronolith_storeapi::Apis;
 use tokio::task::JoinSet;
 
 use super::head_status::HeadStatus;
@@ -71,8 +72,8 @@ pub(super) async fn run(
         ..args.evaluation.config()
     };
     let local = vec![
-        LocalStore { name: "receive".to_owned(), store: receive.store() },
-        LocalStore { name: "store".to_owned(), store: store.store() },
+        LocalStore { name: "receive".to_owned(), store: receive.store(), apis: Apis::default() },
+        LocalStore { name: "store".to_owned(), store: store.store(), apis: Apis::default() },
     ];
     let query = chronolith_query::build(&query_config, local).await.map_err(|e| query_exit(&e))?;
     let listener = HttpListener::bind(&args.http_address).await.map_err(|e| failure(&e))?;
