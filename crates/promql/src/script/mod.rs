@@ -4,9 +4,13 @@
 //! range query too. See the page beside the upstream scripts for the grammar and the rules of comparison.
 
 mod check;
+pub mod corpus;
 mod memory;
 mod nhcb;
 mod statement;
+mod storage;
+
+use std::sync::Arc;
 
 use crate::engine::{Engine, EngineOptions};
 use crate::parser::{Ast, At, FunctionId, NodeKind, ParseOptions, SequenceValue, parse};
@@ -15,6 +19,7 @@ use crate::value::{PointValue, QueryResult, Value, VectorSample};
 
 pub use memory::MemoryStorage;
 use statement::{Description, Eval, StatementKind, When};
+pub use storage::{LoadedSample, LoadedSeries, LoadedValue, ScriptStorage};
 
 /// A failed evaluation.
 #[derive(Clone, Debug)]
@@ -48,31 +53,28 @@ pub fn script_options() -> EngineOptions {
     }
 }
 
-/// Runs a script over series in memory. `wrap` may put another storage in front of them (or copy them into one);
-/// it is called anew after each `load`. Errors: the script itself is malformed.
+/// Runs a script. `open` makes the empty storage that it starts with, and a new one at every `clear`. Errors: the script
+/// itself is malformed, or a storage did not take what it was given.
 pub fn run_script(
     text: &str,
     engine: &Engine,
-    wrap: &dyn Fn(&MemoryStorage) -> Box<dyn Queryable>,
+    open: &dyn Fn() -> Box<dyn ScriptStorage>,
 ) -> Result<Report, String> {
     let statements = statement::parse_script(text)?;
     let mut report = Report::default();
-    let mut memory = MemoryStorage::new();
-    let mut storage = wrap(&memory);
+    let mut storage = open();
     for statement in &statements {
         match &statement.kind {
-            StatementKind::Clear => {
-                memory = MemoryStorage::new();
-                storage = wrap(&memory);
-            }
+            StatementKind::Clear => storage = open(),
             StatementKind::Load { step_ms, with_nhcb, series } => {
-                load(&mut memory, *step_ms, *with_nhcb, series)
+                let loaded = loaded(*step_ms, *with_nhcb, series);
+                loaded
+                    .and_then(|series| storage.load(&series))
                     .map_err(|e| format!("line {}: {e}", statement.line))?;
-                storage = wrap(&memory);
             }
             StatementKind::Eval(eval) => {
                 report.evals += 1;
-                let runner = Runner { engine, storage: storage.as_ref(), eval };
+                let runner = Runner { engine, storage: storage.queryable(), eval };
                 if let Err((query, message)) = runner.run() {
                     report.failures.push(Failure { line: statement.line, query, message });
                 }
@@ -82,39 +84,68 @@ pub fn run_script(
     Ok(report)
 }
 
-/// Runs a script over series in memory.
-pub fn run_in_memory(text: &str) -> Result<Report, String> {
-    run_script(text, &Engine::new(script_options()), &|memory| Box::new(memory.clone()))
+/// Reads a script without running it. Errors: it is malformed, an expression in it is not PromQL, or a `load` cannot be
+/// expanded.
+pub fn check_script(text: &str) -> Result<(), String> {
+    for statement in &statement::parse_script(text)? {
+        let checked = match &statement.kind {
+            StatementKind::Clear => Ok(()),
+            StatementKind::Load { step_ms, with_nhcb, series } => {
+                loaded(*step_ms, *with_nhcb, series).map(|_| ())
+            }
+            StatementKind::Eval(eval) => {
+                parse(&eval.expr, &ParseOptions::ALL).map(|_| ()).map_err(|e| e.to_string())
+            }
+        };
+        checked.map_err(|e| format!("line {}: {e}", statement.line))?;
+    }
+    Ok(())
 }
 
-fn load(
-    memory: &mut MemoryStorage,
-    step_ms: i64,
-    with_nhcb: bool,
-    series: &[Description],
-) -> Result<(), String> {
+/// Runs a script over series in memory.
+pub fn run_in_memory(text: &str) -> Result<Report, String> {
+    run_script(text, &Engine::new(script_options()), &|| Box::new(MemoryStorage::new()))
+}
+
+/// What a `load` brings, series by series.
+fn loaded(step_ms: i64, with_nhcb: bool, series: &[Description]) -> Result<Vec<LoadedSeries>, String> {
+    let at = |i: usize| {
+        i64::try_from(i).ok().and_then(|i| step_ms.checked_mul(i)).ok_or("a sample lies beyond all times")
+    };
+    let mut out = Vec::with_capacity(series.len());
     for d in series {
+        let mut samples = Vec::with_capacity(d.values.len());
         for (i, value) in d.values.iter().enumerate() {
-            let t = step_ms * i as i64;
-            let offset = d.start_offsets.get(i).copied().flatten();
-            let st = offset.map_or(0, |o| t + o);
-            match value {
-                SequenceValue::Omitted => {}
-                SequenceValue::Float(v) => memory.append_float(&d.labels, t, *v, st)?,
+            let value = match value {
+                SequenceValue::Omitted => continue,
+                SequenceValue::Float(v) => LoadedValue::Float(*v),
                 SequenceValue::Histogram { histogram, .. } => {
-                    memory.append_histogram(&d.labels, t, (**histogram).clone(), st)?;
+                    LoadedValue::Histogram(Arc::new((**histogram).clone()))
                 }
-            }
+            };
+            let t = at(i)?;
+            let start_t = match d.start_offsets.get(i).copied().flatten() {
+                Some(offset) => t.checked_add(offset).ok_or("a start lies beyond all times")?,
+                None => 0,
+            };
+            samples.push(LoadedSample { t, start_t, value });
         }
+        out.push(LoadedSeries { labels: d.labels.clone(), samples });
     }
     if with_nhcb {
         for (labels, histograms) in nhcb::convert(series)? {
+            let mut samples = Vec::with_capacity(histograms.len());
             for (i, h) in histograms {
-                memory.append_histogram(&labels, step_ms * i as i64, h, 0)?;
+                samples.push(LoadedSample {
+                    t: at(i)?,
+                    start_t: 0,
+                    value: LoadedValue::Histogram(Arc::new(h)),
+                });
             }
+            out.push(LoadedSeries { labels, samples });
         }
     }
-    Ok(())
+    Ok(out)
 }
 
 /// Runs one evaluation; an error is the query that was run and what was wrong.
