@@ -4,6 +4,7 @@ pub mod annotations;
 pub mod engine;
 mod exec;
 mod functions;
+pub mod memory;
 pub mod parser;
 mod plan;
 pub mod queryable;
@@ -11,8 +12,11 @@ pub mod script;
 pub mod value;
 
 pub use engine::{Engine, EngineError, EngineErrorKind, EngineOptions};
+pub use memory::{MemoryExceeded, MemoryHold, MemoryPool, MemoryUse, QueryMemory};
 pub use queryable::{
     QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints, SelectRequest, Series,
     SeriesData, SeriesSet,
 };
-pub use value::{MatrixSeries, PointValue, QueryResult, QueryStats, Value, VectorSample};
+pub use value::{
+    Analysis, MatrixSeries, OperatorAnalysis, PointValue, QueryResult, QueryStats, Value, VectorSample,
+};

@@ -11,6 +11,8 @@ use std::time::Instant;
 use chronolith_chunk::{Chunk, SampleColumns};
 use chronolith_model::{Labels, Matcher, TimeRange};
 
+use crate::memory::{MemoryExceeded, QueryMemory};
+
 /// What a selector is used for: lets a storage choose a resolution or push work down. Never changes the meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectHints {
@@ -89,6 +91,8 @@ pub enum QueryableErrorKind {
     Corrupt,
     /// A limit of the storage was exceeded.
     LimitExceeded,
+    /// The query may not use so much memory.
+    MemoryExceeded,
     /// The query was cancelled.
     Cancelled,
     /// The query ran out of time.
@@ -114,6 +118,12 @@ impl QueryableError {
     }
 }
 
+impl From<MemoryExceeded> for QueryableError {
+    fn from(err: MemoryExceeded) -> Self {
+        QueryableError::new(QueryableErrorKind::MemoryExceeded, err.to_string())
+    }
+}
+
 impl From<chronolith_chunk::ChunkError> for QueryableError {
     fn from(err: chronolith_chunk::ChunkError) -> Self {
         QueryableError::new(QueryableErrorKind::Corrupt, err.to_string())
@@ -127,6 +137,10 @@ pub struct QueryContext {
     pub deadline: Option<Instant>,
     /// Overrides the engine's lookback delta.
     pub lookback_ms: Option<i64>,
+    /// Measure each operator.
+    pub analyze: bool,
+    /// What the query holds, and may hold.
+    pub memory: Arc<QueryMemory>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -139,6 +153,18 @@ impl QueryContext {
     /// The same context with a deadline; an earlier deadline that it already has stays.
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |d| d.min(deadline)));
+        self
+    }
+
+    /// The same context with a memory budget.
+    pub fn with_memory(mut self, memory: Arc<QueryMemory>) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// The same context, for a query whose operators are measured.
+    pub fn analyzing(mut self) -> Self {
+        self.analyze = true;
         self
     }
 

@@ -1,8 +1,11 @@
 //! Results of queries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chronolith_model::{FloatHistogram, Labels};
+
+use crate::memory::MemoryHold;
 
 /// A value at a time in a vector: a float or a native histogram.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,8 +104,37 @@ pub struct QueryStats {
     pub series_read: u64,
 }
 
+/// One operator of a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OperatorAnalysis {
+    /// What it is, in Thanos's manner: `[aggregate] sum by (job)`.
+    pub name: String,
+    /// Time that it and the operators below it took, on all threads together.
+    pub time: Duration,
+    /// Series that it yielded.
+    pub series: u64,
+    /// Samples that it yielded.
+    pub samples: u64,
+    /// Samples that it and the operators below it loaded, a sample counted at each step whose window holds it.
+    pub samples_total: u64,
+    /// Most samples that it held at one time, those that it had yielded and that were not used up yet included.
+    pub samples_peak: u64,
+    /// Most bytes that it held at one time, the vectors that it had yielded included.
+    pub memory_peak_bytes: u64,
+    /// Indexes of the operators that it reads from.
+    pub children: Vec<usize>,
+}
+
+/// The operators of a query. A list, since a chain of operators is a deep tree: the first one is the root, children
+/// come after their parents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Analysis {
+    /// The operators.
+    pub operators: Vec<OperatorAnalysis>,
+}
+
 /// A query's value with its annotations, texts as the HTTP API shows them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct QueryResult {
     /// The value.
     pub value: Value,
@@ -112,4 +144,8 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: QueryStats,
+    /// What each operator cost, where the context asked for it.
+    pub analysis: Option<Analysis>,
+    /// The memory of the value, given back when this is dropped.
+    pub held: Option<MemoryHold>,
 }

@@ -1,5 +1,6 @@
 //! Why a query failed.
 
+use crate::memory::MemoryExceeded;
 use crate::parser::ParseErrors;
 use crate::queryable::{QueryableError, QueryableErrorKind};
 
@@ -33,6 +34,9 @@ pub enum EngineError {
     /// The sample budget was exceeded.
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
+    /// The memory budget was exceeded.
+    #[error("{0}")]
+    TooMuchMemory(String),
     /// The deadline passed.
     #[error("query timed out in expression evaluation")]
     Timeout,
@@ -49,7 +53,9 @@ impl EngineError {
     pub fn kind(&self) -> EngineErrorKind {
         match self {
             EngineError::Parse(_) | EngineError::Invalid(_) => EngineErrorKind::Invalid,
-            EngineError::Execution(_) | EngineError::TooManySamples => EngineErrorKind::Execution,
+            EngineError::Execution(_) | EngineError::TooManySamples | EngineError::TooMuchMemory(_) => {
+                EngineErrorKind::Execution
+            }
             EngineError::Timeout => EngineErrorKind::Timeout,
             EngineError::Cancelled => EngineErrorKind::Cancelled,
             EngineError::Storage(_) => EngineErrorKind::Storage,
@@ -62,7 +68,14 @@ impl From<QueryableError> for EngineError {
         match err.kind {
             QueryableErrorKind::Timeout => EngineError::Timeout,
             QueryableErrorKind::Cancelled => EngineError::Cancelled,
+            QueryableErrorKind::MemoryExceeded => EngineError::TooMuchMemory(err.message),
             _ => EngineError::Storage(err),
         }
+    }
+}
+
+impl From<MemoryExceeded> for EngineError {
+    fn from(err: MemoryExceeded) -> Self {
+        EngineError::TooMuchMemory(err.to_string())
     }
 }

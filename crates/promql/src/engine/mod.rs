@@ -6,17 +6,19 @@
 mod error;
 mod options;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::{EngineError, EngineErrorKind};
 pub use options::EngineOptions;
 
 use crate::annotations::Annotations;
+use crate::exec::profile::{Profile, analysis};
 use crate::exec::{Budget, Exec};
 use crate::parser::{Ast, NodeKind, ValueType, parse};
 use crate::plan::{Plan, PlanTimes};
 use crate::queryable::{QueryContext, Queryable};
-use crate::value::{QueryResult, QueryStats};
+use crate::value::{Analysis, QueryResult, QueryStats};
 
 /// Texts up to here cannot nest deeper than the stack of an ordinary thread allows.
 const PLAIN_QUERY_BYTES: usize = 512;
@@ -84,15 +86,26 @@ impl Engine {
         })
     }
 
-    fn evaluate(
+    /// The operators that would evaluate a query, without numbers. `step_ms` is 0 for a query at one time.
+    pub fn explain(
         &self,
-        queryable: &dyn Queryable,
         query: &str,
         start: i64,
         end: i64,
         step_ms: i64,
         cx: &QueryContext,
-    ) -> Result<QueryResult, EngineError> {
+    ) -> Result<Analysis, EngineError> {
+        Ok(analysis(&self.plan(query, start, end, step_ms, cx)?, None))
+    }
+
+    fn plan(
+        &self,
+        query: &str,
+        start: i64,
+        end: i64,
+        step_ms: i64,
+        cx: &QueryContext,
+    ) -> Result<Plan, EngineError> {
         let instant = step_ms == 0;
         let ast = parse(query, &self.options.parse)?;
         let root_type = ast.value_type(ast.root());
@@ -110,22 +123,39 @@ impl Engine {
             lookback_ms: cx.lookback_ms.filter(|l| *l > 0).unwrap_or(self.options.lookback_ms),
             subquery_step_ms: self.options.subquery_step_ms,
         };
-        let plan = Plan::new(ast, times)?;
+        Plan::new(ast, times)
+    }
+
+    fn evaluate(
+        &self,
+        queryable: &dyn Queryable,
+        query: &str,
+        start: i64,
+        end: i64,
+        step_ms: i64,
+        cx: &QueryContext,
+    ) -> Result<QueryResult, EngineError> {
+        let plan = self.plan(query, start, end, step_ms, cx)?;
+        let instant = step_ms == 0;
         let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
+        let profile = cx.analyze.then(|| Profile::new(plan.ast.len()));
+        let budget = Budget::new(self.options.samples_max, Arc::clone(&cx.memory), profile.clone());
         let mut exec = Exec {
             plan: &plan,
             queryable,
             cx: &cx,
             options: &self.options,
             annotations: Annotations::new(),
-            budget: Budget::new(self.options.samples_max),
+            budget,
             stats: QueryStats::default(),
             shared: vec![None; plan.sources.len()],
+            node: 0,
         };
-        let value = crate::exec::run(&mut exec, instant)?;
+        let (value, held) = crate::exec::run(&mut exec, instant)?;
         let (warnings, infos) = exec.annotations.render(query);
         let stats = QueryStats { samples_peak: exec.budget.peak() as u64, ..exec.stats };
-        Ok(QueryResult { value, warnings, infos, stats })
+        let analysis = profile.map(|profile| analysis(&plan, Some(&profile)));
+        Ok(QueryResult { value, warnings, infos, stats, analysis, held })
     }
 }
 

@@ -121,3 +121,103 @@ fn absurd_times_and_grids_are_refused_or_empty() {
     }
     assert!(started.elapsed() < Duration::from_secs(30), "took {:?}", started.elapsed());
 }
+
+#[test]
+fn memory_is_counted_bounded_and_given_back() {
+    use crate::memory::{MemoryPool, QueryMemory};
+    // Budgets that do for the input of one operator but not for what it makes of it.
+    let long = "x".repeat(1000);
+    let joined: String = (0..20).map(|_| r#", "a""#).collect();
+    for (query, kib, what) in [
+        ("m_total".to_owned(), 200, "vectors"),
+        ("sum by (a) (m_total)".to_owned(), 700, "groups"),
+        ("topk by (a) (3, m_total)".to_owned(), 1500, "groups"),
+        (r#"count_values("v", m_total)"#.to_owned(), 2000, "groups"),
+        ("m_total + on (a) m_total".to_owned(), 860, "vectors"),
+        ("m_total and on (a) m_total".to_owned(), 890, "join tables"),
+        (format!(r#"label_replace(m_total, "b", "{long}$1$1", "a", "(.*)")"#), 430, "vectors"),
+        (
+            format!(r#"label_join(label_replace(m_total, "a", "{long}", "", ""), "b", ""{joined})"#),
+            600,
+            "vectors",
+        ),
+        ("max_over_time(vector(time())[17m:1ms])".to_owned(), 4000, "vectors"),
+    ] {
+        let memory = QueryMemory::new(kib << 10, None);
+        let cx = QueryContext::new().with_memory(Arc::clone(&memory));
+        let range = |engine: &Engine| engine.range(&storage(), &query, 0, 1_485_000, 1_485, &cx);
+        let err = range(&Engine::default()).expect_err(&query);
+        assert_eq!(err.kind(), EngineErrorKind::Execution);
+        let text = err.to_string();
+        assert!(
+            text.contains("(--query.max-memory)") && text.ends_with(&format!("more for {what}")),
+            "{query}: {text}"
+        );
+        assert_eq!(memory.held(), 0, "{query}");
+    }
+    let pool = MemoryPool::new(64 << 20);
+    for query in
+        ["m_total", "sum(rate(m_total[1m]))", "m_total + on (a) m_total", "m_total or m_total offset 1m"]
+    {
+        let memory = QueryMemory::new(0, Some(Arc::clone(&pool)));
+        let cx = QueryContext::new().with_memory(Arc::clone(&memory));
+        let result = Engine::default().range(&storage(), query, 0, 1_485_000, 1_485, &cx).expect(query);
+        let Value::Matrix(series) = &result.value else { panic!("a matrix was meant") };
+        let points: usize = series.iter().map(|s| s.point_count()).sum();
+        let held = result.held.as_ref().map_or(0, |h| h.bytes());
+        assert!(held >= points * 16 && held < points * 16 + series.len() * 1000, "{query}: {held}");
+        assert_eq!(pool.held(), held, "{query}");
+        drop(result);
+        assert_eq!((pool.held(), memory.held()), (0, 0), "{query}");
+    }
+}
+
+#[test]
+fn operators_are_measured_where_asked_for() {
+    let cx = QueryContext::new().analyzing();
+    let query =
+        r#"topk(2, sum by (a) (rate(m_total{a=~"1.*"}[1m]))) * on () group_left () vector(time() + 1)"#;
+    let result = Engine::default().range(&storage(), query, 0, 1_485_000, 15_000, &cx).unwrap();
+    let analysis = result.analysis.expect("it was asked for");
+    let names: Vec<&str> = analysis.operators.iter().map(|o| o.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "[binary] * on () group_left ()",
+            "[aggregate] topk",
+            "[aggregate] sum by (a)",
+            "[function] rate",
+            r#"[matrixSelector] m_total{a=~"1.*"}[1m]"#,
+            "[number] 2",
+            "[function] vector",
+            "[binary] +",
+            "[function] time",
+            "[number] 1"
+        ]
+    );
+    let [binary, topk, sum, rate, selector, ..] = &analysis.operators[..] else { panic!("ten operators") };
+    assert_eq!((&binary.children, &topk.children), (&vec![1, 6], &vec![2, 5]));
+    assert_eq!((selector.series, selector.samples), (11, 1100));
+    assert_eq!((rate.series, sum.series, sum.samples), (11, 11, 11 * 99));
+    assert!(
+        binary.time >= topk.time
+            && topk.time >= sum.time
+            && sum.time >= rate.time
+            && rate.time >= selector.time
+    );
+    assert_eq!(
+        (binary.samples_total, rate.samples_total),
+        (result.stats.samples_total, result.stats.samples_total)
+    );
+    assert!(sum.memory_peak_bytes > 11 * 100 * 17, "{sum:?}");
+    assert!(rate.memory_peak_bytes > 11 * 99 * 8 && rate.samples_peak >= 11 * 99, "{rate:?}");
+    // Without numbers the tree is the same.
+    let plan = Engine::default().explain(query, 0, 1_485_000, 15_000, &QueryContext::new()).unwrap();
+    assert!(plan.operators.iter().map(|o| o.name.as_str()).eq(names));
+    let plan =
+        Engine::default().explain("m_total - m_total @ 30", 0, 60_000, 15_000, &QueryContext::new()).unwrap();
+    assert_eq!(
+        plan.operators[2].name,
+        "[vectorSelector] m_total @ 30.000 (once for all steps) (read once for several)"
+    );
+}

@@ -7,11 +7,13 @@ use chronolith_model::{FloatHistogram, Labels};
 use hashbrown::HashMap;
 
 use crate::annotations::HistogramOperation;
+use crate::exec::batch::{histogram_weight, label_bytes};
 use crate::exec::labels::{group_key, group_labels};
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
 use crate::functions::kahan::kahan_inc;
 use crate::functions::native::Mean;
 use crate::functions::quantile::quantile;
+use crate::memory::MemoryUse;
 use crate::parser::{Aggregate, AggregateOp, Span};
 
 /// Groups by their labels.
@@ -48,7 +50,15 @@ impl Groups {
         self.labels.push(group_labels(labels, &self.names, self.without));
         self.labels.len() - 1
     }
+
+    /// Bytes of a group: its labels, its key and its entry.
+    pub(crate) fn group_bytes(&self, group: usize) -> usize {
+        label_bytes(&self.labels[group]) * 2 + ENTRY_BYTES
+    }
 }
+
+/// A group's entry in the index.
+const ENTRY_BYTES: usize = 48;
 
 /// A float was seen.
 const FLOAT: u8 = 1;
@@ -74,6 +84,8 @@ struct Fold {
     sets: Vec<Vec<f64>>,
     /// Only where histograms were seen.
     histograms: HashMap<usize, HistogramState>,
+    /// Memory of histograms that is not held yet.
+    histogram_bytes: usize,
     drop_name: Vec<bool>,
 }
 
@@ -101,8 +113,18 @@ impl Fold {
             count: Vec::new(),
             sets: Vec::new(),
             histograms: HashMap::new(),
+            histogram_bytes: 0,
             drop_name: Vec::new(),
         }
+    }
+
+    /// Bytes of a cell, what [`Fold::grow`] makes.
+    fn cell_bytes(&self) -> usize {
+        use AggregateOp::{Avg, Count, Quantile, Stddev, Stdvar, Sum};
+        let second = matches!(self.op, Sum | Avg | Stddev | Stdvar);
+        let count = matches!(self.op, Avg | Count | Stddev | Stdvar);
+        let set = if self.op == Quantile { std::mem::size_of::<Vec<f64>>() } else { 0 };
+        1 + 8 * (1 + usize::from(second) + usize::from(count)) + set
     }
 
     fn grow(&mut self, groups: usize) {
@@ -183,6 +205,8 @@ impl Fold {
         self.flags[cell] |= HISTOGRAM;
         let state = match self.histograms.get_mut(&cell) {
             None => {
+                // The state, and as much again for the compensation.
+                self.histogram_bytes += histogram_weight(h) * 32 + std::mem::size_of::<HistogramState>();
                 let value = if self.op == AggregateOp::Sum {
                     HistogramValue::Sum(Box::new((h.clone(), None)))
                 } else {
@@ -236,19 +260,22 @@ impl<'a> Exec<'a> {
         let mut fold = Fold::new(a.op, grid.count);
         // The values of `quantile` are kept; count them.
         let mut kept = 0;
+        let mut held = self.held(MemoryUse::Groups);
         let folded = self.vector(input, grid, &mut |exec, batch| {
             if a.op == AggregateOp::Quantile {
                 let n = batch.weight();
                 exec.budget.take(n)?;
                 kept += n;
+                held.more(n * std::mem::size_of::<f64>() * 2)?;
             }
             for row in batch.rows() {
                 let group = groups.of(row.labels);
                 let before = fold.drop_name.len();
                 if group >= before {
-                    fold.grow(groups.labels.len());
                     exec.budget.take(grid.count)?;
                     kept += grid.count;
+                    held.more(groups.group_bytes(group) + grid.count * fold.cell_bytes())?;
+                    fold.grow(groups.labels.len());
                 }
                 fold.drop_name[group] |= row.drop_name;
                 let base = group * grid.count;
@@ -259,13 +286,15 @@ impl<'a> Exec<'a> {
                         None => fold.add_beside(base + i, v),
                         Some(h) => exec.fold_histogram(&mut fold, base + i, h, row.labels, span),
                     });
+                    held.more(std::mem::take(&mut fold.histogram_bytes))?;
                 }
             }
             Ok(())
         });
         self.budget.give_back(kept);
         folded?;
-        let out = self.finish(fold, &groups, &quantiles, grid, span);
+        let out = self.finish(fold, &groups, &quantiles, grid, span)?;
+        drop(held);
         self.emit(out, sink)
     }
 
@@ -316,9 +345,17 @@ impl<'a> Exec<'a> {
         Ok(q)
     }
 
-    fn finish(&mut self, mut fold: Fold, groups: &Groups, q: &[f64], grid: &Grid, span: Span) -> Batch {
+    fn finish(
+        &mut self,
+        mut fold: Fold,
+        groups: &Groups,
+        q: &[f64],
+        grid: &Grid,
+        span: Span,
+    ) -> Result<Batch> {
         let mut out = Batch::new(grid.count);
         for (g, labels) in groups.labels.iter().enumerate() {
+            self.row_progress(g, &mut out)?;
             let drop_name = fold.drop_name[g];
             out.push(
                 || labels.clone(),
@@ -341,7 +378,7 @@ impl<'a> Exec<'a> {
                 },
             );
         }
-        out
+        Ok(out)
     }
 
     fn finish_histogram(&mut self, fold: &mut Fold, cell: usize, span: Span) -> Option<Arc<FloatHistogram>> {

@@ -8,7 +8,9 @@ use hashbrown::HashMap;
 use crate::annotations::format_g;
 use crate::engine::EngineError;
 use crate::exec::aggregate::Groups;
+use crate::exec::batch::label_bytes;
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::memory::MemoryUse;
 use crate::parser::{Aggregate, AggregateOp, ExprId};
 
 /// Smallest float that does not fit an `i64`.
@@ -109,10 +111,16 @@ impl<'a> Exec<'a> {
         let input = self.plan.ast.unwrap_parens(a.expr);
         // The kept samples count against the budget until they are rows.
         let mut kept = 0;
+        let mut held = self.held(MemoryUse::Groups);
         let kept_all = self.vector(input, grid, &mut |exec, batch| {
-            let before = kept;
+            let (before, seen) = (kept, series.len());
             for row in batch.rows() {
-                let base = groups.of(row.labels) * grid.count;
+                let known = groups.labels.len();
+                let group = groups.of(row.labels);
+                let base = group * grid.count;
+                if group == known {
+                    held.more(groups.group_bytes(group) + grid.count * std::mem::size_of::<Heap>())?;
+                }
                 heaps.resize_with(groups.labels.len() * grid.count, Heap::default);
                 let n = series.len() as u32;
                 series.push((row.labels.clone(), row.drop_name));
@@ -136,6 +144,9 @@ impl<'a> Exec<'a> {
                     }
                 });
             }
+            let labels: usize = series[seen..].iter().map(|(l, _)| label_bytes(l)).sum();
+            // A sample in its heap and, at the end, in the list of its series.
+            held.more(labels + (kept - before) * std::mem::size_of::<Kept>() * 2)?;
             if let Err(err) = exec.budget.take(kept - before) {
                 kept = before;
                 return Err(err);
@@ -153,7 +164,8 @@ impl<'a> Exec<'a> {
                 });
             }
         }
-        let out = selected(&heaps, &series, grid);
+        let out = self.selected(&heaps, &series, grid)?;
+        drop((heaps, held));
         self.emit(out, sink)
     }
 
@@ -210,36 +222,37 @@ impl<'a> Exec<'a> {
             exec.emit(out, sink)
         })
     }
-}
 
-/// The kept samples as rows, in the order in which the groups and their samples come up first.
-fn selected(heaps: &[Heap], series: &[(Labels, bool)], grid: &Grid) -> Batch {
-    let mut order: Vec<u32> = Vec::new();
-    let mut points: HashMap<u32, Vec<(usize, Kept)>> = HashMap::new();
-    for (cell, heap) in heaps.iter().enumerate() {
-        for kept in &heap.0 {
-            let list = points.entry(kept.series).or_insert_with(|| {
-                order.push(kept.series);
-                Vec::new()
-            });
-            list.push((cell % grid.count, kept.clone()));
+    /// The kept samples as rows, in the order in which the groups and their samples come up first.
+    fn selected(&self, heaps: &[Heap], series: &[(Labels, bool)], grid: &Grid) -> Result<Batch> {
+        let mut order: Vec<u32> = Vec::new();
+        let mut points: HashMap<u32, Vec<(usize, Kept)>> = HashMap::new();
+        for (cell, heap) in heaps.iter().enumerate() {
+            for kept in &heap.0 {
+                let list = points.entry(kept.series).or_insert_with(|| {
+                    order.push(kept.series);
+                    Vec::new()
+                });
+                list.push((cell % grid.count, kept.clone()));
+            }
         }
-    }
-    let mut out = Batch::new(grid.count);
-    for s in order {
-        let (labels, drop_name) = &series[s as usize];
-        out.push(
-            || labels.clone(),
-            *drop_name,
-            |row| {
-                for (i, kept) in points.remove(&s).unwrap_or_default() {
-                    match kept.histogram {
-                        Some(h) => row.set_histogram(i, h),
-                        None => row.set(i, kept.value),
+        let mut out = Batch::new(grid.count);
+        for (r, s) in order.into_iter().enumerate() {
+            self.row_progress(r, &mut out)?;
+            let (labels, drop_name) = &series[s as usize];
+            out.push(
+                || labels.clone(),
+                *drop_name,
+                |row| {
+                    for (i, kept) in points.remove(&s).unwrap_or_default() {
+                        match kept.histogram {
+                            Some(h) => row.set_histogram(i, h),
+                            None => row.set(i, kept.value),
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        }
+        Ok(out)
     }
-    out
 }

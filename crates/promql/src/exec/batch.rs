@@ -6,7 +6,7 @@
 //! hists    per row: none, or per step an optional histogram that stands instead of the float
 //! ```
 //!
-//! A batch knows how many points it is charged for in the query's [`Budget`] and gives them back when it is dropped.
+//! A batch knows what it is charged for in the query's [`Budget`] and gives it back when it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chronolith_model::{FloatHistogram, Labels};
 
 use crate::engine::EngineError;
+use crate::exec::profile::Profile;
+use crate::memory::{MemoryUse, QueryMemory};
 
 /// Evaluation times: `count` of them, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +48,35 @@ impl Grid {
     }
 }
 
-/// Samples that the query holds, and may hold.
+/// Samples and memory that the query holds, and may hold.
 #[derive(Debug)]
 pub(crate) struct Budget {
     max: usize,
     held: AtomicUsize,
     peak: AtomicUsize,
+    pub(crate) memory: Arc<QueryMemory>,
+    pub(crate) profile: Option<Arc<Profile>>,
 }
 
 impl Budget {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Budget { max, held: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    pub(crate) fn new(max: usize, memory: Arc<QueryMemory>, profile: Option<Arc<Profile>>) -> Arc<Self> {
+        Arc::new(Budget { max, held: AtomicUsize::new(0), peak: AtomicUsize::new(0), memory, profile })
+    }
+
+    /// Takes bytes on behalf of a node.
+    pub(crate) fn take_bytes(&self, what: MemoryUse, node: u32, bytes: usize) -> Result<(), EngineError> {
+        self.memory.take(what, bytes)?;
+        if let Some(profile) = &self.profile {
+            profile.hold(node, bytes);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn give_bytes(&self, what: MemoryUse, node: u32, bytes: usize) {
+        self.memory.give_back(what, bytes);
+        if let Some(profile) = &self.profile {
+            profile.let_go(node, bytes);
+        }
     }
 
     /// Takes `n`; on refusal nothing is taken.
@@ -79,6 +99,39 @@ impl Budget {
     }
 }
 
+/// Memory that an operator holds until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    budget: Arc<Budget>,
+    what: MemoryUse,
+    node: u32,
+    bytes: usize,
+}
+
+impl Held {
+    pub(crate) fn new(budget: &Arc<Budget>, what: MemoryUse, node: u32) -> Self {
+        Held { budget: Arc::clone(budget), what, node, bytes: 0 }
+    }
+
+    /// Holds at least so many bytes.
+    pub(crate) fn at_least(&mut self, bytes: usize) -> Result<(), EngineError> {
+        if bytes > self.bytes { self.more(bytes - self.bytes) } else { Ok(()) }
+    }
+
+    /// Holds so many bytes more.
+    pub(crate) fn more(&mut self, bytes: usize) -> Result<(), EngineError> {
+        self.budget.take_bytes(self.what, self.node, bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_bytes(self.what, self.node, self.bytes);
+    }
+}
+
 /// What a histogram counts for in the budget: its size in floats, roughly.
 pub(crate) fn histogram_weight(h: &FloatHistogram) -> usize {
     let spans = h.positive_spans.len() + h.negative_spans.len();
@@ -89,6 +142,18 @@ pub(crate) fn histogram_weight(h: &FloatHistogram) -> usize {
 
 /// The histograms of a row, by step.
 pub(crate) type HistogramRow = Vec<Option<Arc<FloatHistogram>>>;
+
+/// What the labels of a row take.
+pub(crate) fn label_bytes(labels: &Labels) -> usize {
+    labels.encoded_len() + LABELS_BYTES
+}
+
+/// The handle and the counts of a label set.
+const LABELS_BYTES: usize = 32;
+/// Values that a row's labels weigh like, when growth is watched.
+const LABEL_VALUES: usize = 16;
+/// Values by which a batch may grow before it is charged.
+const CHARGE_VALUES: usize = 64 * 1024;
 
 /// Rows of series over the steps of a grid.
 #[derive(Debug, Default)]
@@ -101,15 +166,84 @@ pub(crate) struct Batch {
     present: Vec<u64>,
     /// Empty when no row has histograms.
     hists: Vec<Option<HistogramRow>>,
-    charged: usize,
+    charge: Charge,
+    /// Values from which on [`Batch::charge_grown`] looks again.
+    charge_at: usize,
+}
+
+/// What a batch is charged for, given back when it is dropped.
+#[derive(Debug, Default)]
+struct Charge {
+    samples: usize,
+    bytes: usize,
+    node: u32,
     budget: Option<Arc<Budget>>,
 }
 
-impl Drop for Batch {
+impl Drop for Charge {
     fn drop(&mut self) {
         if let Some(budget) = &self.budget {
-            budget.give_back(self.charged);
+            budget.give_back(self.samples);
+            budget.give_bytes(MemoryUse::Vectors, self.node, self.bytes);
+            if let Some(profile) = &budget.profile {
+                profile.let_go_samples(self.node, self.samples);
+            }
         }
+    }
+}
+
+impl Charge {
+    /// Charges for this now, instead of what was charged before.
+    fn set(
+        &mut self,
+        budget: &Arc<Budget>,
+        node: u32,
+        samples: usize,
+        bytes: usize,
+    ) -> Result<(), EngineError> {
+        // Who has a batch pays for it: an operator that changes batches in place takes them over.
+        if self.node != node || self.budget.is_none() {
+            *self = Charge { node, budget: Some(Arc::clone(budget)), ..Charge::default() };
+        }
+        let profile = budget.profile.as_ref();
+        if samples > self.samples {
+            let more = samples - self.samples;
+            budget.take(more)?;
+            if let Some(profile) = profile {
+                profile.hold_samples(node, more);
+            }
+        } else {
+            budget.give_back(self.samples - samples);
+            if let Some(profile) = profile {
+                profile.let_go_samples(node, self.samples - samples);
+            }
+        }
+        self.samples = samples;
+        if bytes > self.bytes {
+            budget.take_bytes(MemoryUse::Vectors, node, bytes - self.bytes)?;
+        } else {
+            budget.give_bytes(MemoryUse::Vectors, node, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Adds another one, so that each is given back with its node's: the smaller one changes hands.
+    fn append(&mut self, mut other: Charge) {
+        let Some(budget) = other.budget.take() else { return };
+        if self.budget.is_none() {
+            self.node = other.node;
+        } else if self.node != other.node
+            && let Some(profile) = &budget.profile
+        {
+            profile.let_go(other.node, other.bytes);
+            profile.let_go_samples(other.node, other.samples);
+            profile.hold(self.node, other.bytes);
+            profile.hold_samples(self.node, other.samples);
+        }
+        self.budget.get_or_insert(budget);
+        self.samples += std::mem::take(&mut other.samples);
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
@@ -216,10 +350,7 @@ pub(crate) fn each_bit(words: &[u64], mut f: impl FnMut(usize)) {
 
 impl Batch {
     pub(crate) fn new(steps: usize) -> Self {
-        let mut batch = Batch::default();
-        batch.steps = steps;
-        batch.words = steps.div_ceil(64);
-        batch
+        Batch { steps, words: steps.div_ceil(64), ..Batch::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -386,8 +517,7 @@ impl Batch {
                 out.hists.push(self.hists[r].take());
             }
         }
-        out.budget = self.budget.take();
-        out.charged = std::mem::take(&mut self.charged);
+        out.charge = std::mem::take(&mut self.charge);
         *self = out;
     }
 
@@ -403,7 +533,7 @@ impl Batch {
     /// Moves all rows of `other` to the end.
     pub(crate) fn append(&mut self, mut other: Batch) {
         debug_assert_eq!(self.steps, other.steps, "batches of one grid");
-        if self.is_empty() && self.charged == 0 {
+        if self.is_empty() && self.charge.budget.is_none() {
             *self = other;
             return;
         }
@@ -416,33 +546,55 @@ impl Batch {
         self.drop_name.append(&mut other.drop_name);
         self.values.append(&mut other.values);
         self.present.append(&mut other.present);
-        self.charged += std::mem::take(&mut other.charged);
-        if self.budget.is_none() {
-            self.budget = other.budget.take();
-        }
+        self.charge.append(std::mem::take(&mut other.charge));
     }
 
     /// What the batch counts for in the budget: its points, histograms by their weight; at least a quarter of its
     /// cells, since absent points take memory too.
     pub(crate) fn weight(&self) -> usize {
-        let mut points: usize = self.present.iter().map(|w| w.count_ones() as usize).sum();
-        for h in self.hists.iter().flatten().flatten().flatten() {
-            points += histogram_weight(h) - 1;
-        }
-        points.max(self.values.len() / 4)
+        self.weigh().0
     }
 
-    /// Charges the budget for what the batch holds now.
-    pub(crate) fn charge(&mut self, budget: &Arc<Budget>) -> Result<(), EngineError> {
-        let weight = self.weight();
-        if weight > self.charged {
-            budget.take(weight - self.charged)?;
-        } else {
-            budget.give_back(self.charged - weight);
+    /// The weight, and bytes. Labels count in full, though clones of them may be around.
+    fn weigh(&self) -> (usize, usize) {
+        let mut points: usize = self.present.iter().map(|w| w.count_ones() as usize).sum();
+        let mut bytes = (self.values.len() + self.present.len()) * 8;
+        for row in self.hists.iter().flatten() {
+            bytes += row.len() * 8;
+            for h in row.iter().flatten() {
+                let weight = histogram_weight(h);
+                points += weight - 1;
+                bytes += weight * 16;
+            }
         }
-        self.charged = weight;
-        self.budget = Some(Arc::clone(budget));
-        Ok(())
+        bytes += self.labels.iter().map(|l| label_bytes(l) + 1).sum::<usize>();
+        (points.max(self.values.len() / 4), bytes)
+    }
+
+    /// Bytes that the batch holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weigh().1
+    }
+
+    /// Charges the budget, on behalf of a node, for what the batch holds now.
+    pub(crate) fn charge(&mut self, budget: &Arc<Budget>, node: u32) -> Result<(), EngineError> {
+        let (samples, bytes) = self.weigh();
+        self.charge.set(budget, node, samples, bytes)
+    }
+
+    /// [`Batch::charge`] for a batch that grows without being handed on: charges when there is a quarter more in it.
+    pub(crate) fn charge_grown(&mut self, budget: &Arc<Budget>, node: u32) -> Result<(), EngineError> {
+        let size = self.values.len() + self.labels.len() * LABEL_VALUES;
+        if size < self.charge_at {
+            return Ok(());
+        }
+        self.charge_at = size + size / 4 + CHARGE_VALUES;
+        self.charge(budget, node)
+    }
+
+    /// Bytes of the charge and the budget, to charge for a copy.
+    pub(crate) fn charged(&self) -> Option<(&Arc<Budget>, u32)> {
+        self.charge.budget.as_ref().map(|budget| (budget, self.charge.node))
     }
 
     /// Repeats a batch of one step over `steps`.
@@ -473,20 +625,22 @@ mod tests {
     #[test]
     fn rows_without_points_are_left_out_and_budgets_balance() {
         // A row of 70 cells counts for 17 samples at least.
-        let budget = Budget::new(20);
+        let budget = Budget::new(20, QueryMemory::unlimited(), None);
         let mut batch = Batch::new(70);
         assert!(!batch.push(Labels::empty, false, |_| {}));
         assert!(batch.push(Labels::empty, false, |row| {
             row.set(0, 1.0);
             row.set(69, 2.0);
         }));
-        batch.charge(&budget).unwrap();
+        batch.charge(&budget, 0).unwrap();
         assert!(batch.push(Labels::empty, false, |row| (0..2).for_each(|i| row.set(i, 0.0))));
-        assert!(matches!(batch.charge(&budget), Err(EngineError::TooManySamples)));
+        assert!(matches!(batch.charge(&budget, 0), Err(EngineError::TooManySamples)));
         let mut seen = Vec::new();
         batch.row(0).each(|i, v, _| seen.push((i, v)));
         assert_eq!(seen, [(0, 1.0), (69, 2.0)]);
         drop(batch);
         assert_eq!((budget.held.load(Ordering::Relaxed), budget.peak()), (0, 17));
+        assert_eq!(budget.memory.held(), 0);
+        assert!(budget.memory.peak() > 70 * 8);
     }
 }

@@ -5,8 +5,9 @@ use chronolith_model::{GoRegex, Labels, MatchOp};
 use crate::engine::EngineError;
 use crate::exec::merge::merge_equal;
 use crate::exec::select::Current;
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, ROWS_BETWEEN_CHECKS, Result, Sink};
 use crate::functions::{math, natural};
+use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, FunctionId, NodeKind, ValueType};
 
 impl<'a> Exec<'a> {
@@ -243,8 +244,12 @@ impl<'a> Exec<'a> {
         })?;
         let target = self.label_name(call.args[1], "destination label name in label_replace()")?;
         let (template, source) = (self.string(call.args[2]), self.string(call.args[3]));
+        let memory = std::sync::Arc::clone(&self.budget.memory);
+        let references = template.matches('$').count();
         self.relabel(call.args[0], &target, grid, sink, &mut |labels| {
-            regex.expand(labels.get(&source).unwrap_or_default(), &template)
+            let value = labels.get(&source).unwrap_or_default();
+            check_label(&memory, template.len() + references * value.len())?;
+            Ok(regex.expand(value, &template))
         })
     }
 
@@ -255,9 +260,11 @@ impl<'a> Exec<'a> {
             sources.push(self.label_name(arg, "source label name in label_join()")?);
         }
         let target = self.label_name(call.args[1], "destination label name in label_join()")?;
+        let memory = std::sync::Arc::clone(&self.budget.memory);
         self.relabel(call.args[0], &target, grid, sink, &mut |labels| {
             let values: Vec<&str> = sources.iter().map(|s| labels.get(s).unwrap_or_default()).collect();
-            Some(values.join(&separator))
+            check_label(&memory, values.iter().map(|v| v.len() + separator.len()).sum())?;
+            Ok(Some(values.join(&separator)))
         })
     }
 
@@ -268,11 +275,17 @@ impl<'a> Exec<'a> {
         target: &str,
         grid: &Grid,
         sink: Sink<'_, 'a>,
-        value: &mut dyn FnMut(&Labels) -> Option<String>,
+        value: &mut dyn FnMut(&Labels) -> Result<Option<String>>,
     ) -> Result<()> {
         let mut all = self.collect(input, grid)?;
+        // Labels may grow far beyond what the vector was charged for.
+        let mut grown = self.held(MemoryUse::Vectors);
         for r in 0..all.len() {
-            if let Some(new) = value(all.labels(r)) {
+            if r.is_multiple_of(ROWS_BETWEEN_CHECKS) {
+                self.cx.check()?;
+            }
+            if let Some(new) = value(all.labels(r))? {
+                grown.more(new.len())?;
                 let labels = all.labels(r).with([(target, new.as_str())]);
                 all.set_labels(r, labels);
                 if target == chronolith_model::METRIC_NAME {
@@ -280,8 +293,16 @@ impl<'a> Exec<'a> {
                 }
             }
         }
+        drop(grown);
+        all.charge(&self.budget, self.node)?;
         self.emit(merge_equal(all)?, sink)
     }
+}
+
+/// Asks for a label value that is long enough to matter before it is made.
+fn check_label(memory: &crate::memory::QueryMemory, bytes: usize) -> Result<()> {
+    const LONG: usize = 64 << 10;
+    if bytes > LONG { Ok(memory.check(MemoryUse::Vectors, bytes)?) } else { Ok(()) }
 }
 
 fn compare_by_labels(a: &Labels, b: &Labels, names: &[String]) -> std::cmp::Ordering {

@@ -5,7 +5,8 @@ use hashbrown::HashMap;
 use crate::engine::EngineError;
 use crate::exec::aggregate::Groups;
 use crate::exec::merge::merge_equal;
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, ROWS_BETWEEN_CHECKS, Result, Sink};
+use crate::memory::MemoryUse;
 use crate::parser::{Aggregate, NodeKind};
 
 impl<'a> Exec<'a> {
@@ -27,32 +28,54 @@ impl<'a> Exec<'a> {
         let mut groups = Groups::new(&grouped);
         let mut counts: Vec<Vec<f64>> = Vec::new();
         let input = self.plan.ast.unwrap_parens(a.expr);
-        let mut held = 0;
+        // A group may come with every point: each is paid for before it is made.
+        let mut samples = 0;
+        let mut held = self.held(MemoryUse::Groups);
         let counted = self.vector(input, grid, &mut |exec, batch| {
-            for row in batch.rows() {
+            for (r, row) in batch.rows().enumerate() {
+                if r.is_multiple_of(ROWS_BETWEEN_CHECKS) {
+                    exec.cx.check()?;
+                }
                 let mut known: HashMap<u64, usize> = HashMap::new();
+                let mut refused = None;
                 row.each(|i, v, h| {
+                    if refused.is_some() {
+                        return;
+                    }
                     let mut group_of = |text: &str| {
                         let group = groups.of(&row.labels.with([(label.as_str(), text)]));
-                        counts.resize_with(groups.labels.len(), || vec![0.0; grid.count]);
+                        if group == counts.len() {
+                            let bytes = groups.group_bytes(group) + grid.count * 8;
+                            let paid = exec.budget.take(grid.count).and_then(|()| {
+                                samples += grid.count;
+                                held.more(bytes)
+                            });
+                            match paid {
+                                Ok(()) => counts.push(vec![0.0; grid.count]),
+                                Err(err) => refused = Some(err),
+                            }
+                        }
                         group
                     };
                     let group = match h {
                         Some(h) => group_of(&h.to_string()),
                         None => *known.entry(v.to_bits()).or_insert_with(|| group_of(&go_decimal(v))),
                     };
-                    counts[group][i] += 1.0;
+                    if let Some(counts) = counts.get_mut(group) {
+                        counts[i] += 1.0;
+                    }
                 });
-                let cells = counts.len() * grid.count;
-                exec.budget.take(cells - held)?;
-                held = cells;
+                if let Some(err) = refused {
+                    return Err(err);
+                }
             }
             Ok(())
         });
-        self.budget.give_back(held);
+        self.budget.give_back(samples);
         counted?;
         let mut out = Batch::new(grid.count);
-        for (labels, counts) in groups.labels.iter().zip(&counts) {
+        for (g, (labels, counts)) in groups.labels.iter().zip(&counts).enumerate() {
+            self.row_progress(g, &mut out)?;
             out.push(
                 || labels.clone(),
                 false,
@@ -61,6 +84,7 @@ impl<'a> Exec<'a> {
                 },
             );
         }
+        drop((held, counts));
         self.emit(merge_equal(out)?, sink)
     }
 }

@@ -4,11 +4,13 @@ use chronolith_model::{FloatHistogram, Labels};
 use hashbrown::HashMap;
 
 use crate::annotations::{Monotonicity, format_g};
+use crate::exec::batch::label_bytes;
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::merge_equal;
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, Held, Result, Sink};
 use crate::functions::classic::{self, Bucket};
 use crate::functions::native;
+use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, FunctionId, Span};
 
 /// What is estimated.
@@ -31,7 +33,11 @@ struct Histograms {
     classic: Vec<Classic>,
     /// Index of the classic histogram with the very labels of a native one, by row.
     twins: Vec<Option<usize>>,
+    _held: Held,
 }
+
+/// A bucket in its histogram's list, and its row's place among the twins.
+const BUCKET_BYTES: usize = 48;
 
 impl<'a> Exec<'a> {
     /// `histogram_quantile`, `histogram_quantiles`, `histogram_fraction`.
@@ -85,6 +91,7 @@ impl<'a> Exec<'a> {
     /// Sorts a vector into classic and native histograms.
     fn histograms(&mut self, vector: ExprId, grid: &Grid, span: Span) -> Result<Histograms> {
         let input = self.collect(vector, grid)?;
+        let mut held = self.held(MemoryUse::Joins);
         let mut classic: Vec<Classic> = Vec::new();
         let mut index: HashMap<Labels, usize> = HashMap::new();
         for (r, row) in input.rows().enumerate() {
@@ -102,17 +109,21 @@ impl<'a> Exec<'a> {
                 continue;
             };
             let labels = row.labels.without("le");
+            held.more(BUCKET_BYTES)?;
+            let mut new = 0;
             let c = *index.entry(labels.clone()).or_insert_with(|| {
+                new = label_bytes(&labels);
                 classic.push(Classic { labels, buckets: Vec::new() });
                 classic.len() - 1
             });
+            held.more(new)?;
             classic[c].buckets.push((upper, r));
         }
         for c in &mut classic {
             c.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         }
         let twins = input.rows().map(|row| row.hists.and_then(|_| index.get(row.labels).copied())).collect();
-        Ok(Histograms { input, classic, twins })
+        Ok(Histograms { input, classic, twins, _held: held })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -163,6 +174,7 @@ impl<'a> Exec<'a> {
                 _ => true,
             };
             for (r, row) in all.input.rows().enumerate() {
+                self.row_progress(r, out)?;
                 if row.hists.is_none() {
                     continue;
                 }
@@ -183,6 +195,7 @@ impl<'a> Exec<'a> {
             }
             let mut buckets: Vec<Bucket> = Vec::new();
             for (c, classic) in all.classic.iter().enumerate() {
+                self.row_progress(c, out)?;
                 let rows: Vec<_> = classic.buckets.iter().map(|b| (b.0, all.input.row(b.1))).collect();
                 let clashes = clash.get(&c);
                 out.push(

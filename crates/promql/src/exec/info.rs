@@ -5,9 +5,11 @@ use chronolith_model::{Labels, METRIC_NAME, MatchOp, Matcher, TimeRange};
 use hashbrown::HashMap;
 
 use crate::engine::EngineError;
+use crate::exec::batch::label_bytes;
 use crate::exec::merge::merge_equal;
 use crate::exec::select::{decode, each_current};
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, Held, Result, Sink};
+use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, NodeKind, VectorSelector};
 use crate::queryable::{SelectHints, SelectRequest};
 
@@ -45,13 +47,17 @@ impl<'a> Exec<'a> {
             .rows()
             .map(|r| names.iter().all(|m| m.matches(r.labels.metric_name().unwrap_or_default())))
             .collect();
-        let infos = self.info_series(&base, &ignored, &names, &data, &anchor, grid)?;
+        let mut held = self.held(MemoryUse::Joins);
+        let infos = self.info_series(&base, &ignored, &names, &data, &anchor, grid, &mut held)?;
+        // At most a list of its own for each.
+        held.more(infos.len() * grid.count * std::mem::size_of::<Option<usize>>())?;
         let winners = newest(&infos, &base, grid)?;
         let mut metrics: Vec<&str> = infos.iter().filter_map(|i| i.labels.metric_name()).collect();
         metrics.sort_unstable();
         metrics.dedup();
         let mut out = Batch::new(grid.count);
         for (r, row) in base.rows().enumerate() {
+            self.row_progress(r, &mut out)?;
             if ignored[r] {
                 out.push(|| row.labels.clone(), row.drop_name, |to| to.copy_masked(&row, |_| u64::MAX));
                 continue;
@@ -123,6 +129,7 @@ impl<'a> Exec<'a> {
         anchor.unwrap_or_default()
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn info_series(
         &mut self,
         base: &Batch,
@@ -131,6 +138,7 @@ impl<'a> Exec<'a> {
         data: &[Matcher],
         anchor: &VectorSelector,
         grid: &Grid,
+        held: &mut Held,
     ) -> Result<Vec<InfoSeries>> {
         let mut matchers = names.to_vec();
         matchers.extend(data.iter().cloned());
@@ -186,6 +194,7 @@ impl<'a> Exec<'a> {
                 )));
             }
             if times.iter().any(Option::is_some) {
+                held.more(label_bytes(&series.labels) + times.len() * std::mem::size_of::<Option<i64>>())?;
                 out.push(InfoSeries { labels: series.labels, times });
             }
         }

@@ -7,11 +7,12 @@ use hashbrown::HashMap;
 
 use crate::annotations::HistogramOperation;
 use crate::engine::EngineError;
-use crate::exec::batch::{Row, each_bit};
+use crate::exec::batch::{Row, each_bit, label_bytes};
 use crate::exec::labels::{group_key, match_labels};
 use crate::exec::merge::merge_equal;
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, Held, Result, Sink};
 use crate::functions::binary;
+use crate::memory::MemoryUse;
 use crate::parser::{Binary, BinaryOp, Cardinality, ExprId, Span, VectorMatching};
 use crate::plan::drops_metric_name;
 
@@ -139,22 +140,29 @@ impl<'a> Exec<'a> {
             strip: !self.options.delayed_name_removal && b.return_bool,
             span: self.plan.ast.span(id),
         };
-        let out = self.joined(&join, &many, &one, grid)?;
+        let mut out = self.joined(&join, &many, &one, grid)?;
         drop((many, one));
+        out.charge(&self.budget, self.node)?;
         self.emit(merge_equal(out)?, sink)
     }
 
     fn joined(&mut self, join: &Join<'_>, many: &Batch, one: &Batch, grid: &Grid) -> Result<Batch> {
+        // Rows by signature on both sides, and by signature and labels of the result: bits of steps, keys and lists.
+        let words = grid.count.div_ceil(64);
+        let mut tables = self.held(MemoryUse::Joins);
+        tables.more((many.len() + one.len()) * (TABLE_ROW_BYTES + words * 8))?;
         let mut signatures = Signatures::new(join.matching);
         let many_side = Side::new(many, &mut signatures);
         let one_side = Side::new(one, &mut signatures);
-        let words = grid.count.div_ceil(64);
         join.check_duplicates(many_side.any(words), one, &one_side)?;
         // As upstream, `fill_right` stands for the "one" side and `fill_left` for the "many" side, whichever is which.
         let (fill_one, fill_many) = (join.matching.fill_right, join.matching.fill_left);
         let mut out = Batch::new(grid.count);
+        let mut results = self.held(MemoryUse::Joins);
+        results.more(signatures.index.len() * (words * 8 + TABLE_ROW_BYTES))?;
         let mut matched = Matched::new(signatures.index.len(), words);
         for (r, row) in many.rows().enumerate() {
+            self.join_progress(r, &mut out, &mut results, &matched)?;
             let s = many_side.signature_of(r);
             let ones = one_side.rows(s);
             for &o in ones {
@@ -171,12 +179,28 @@ impl<'a> Exec<'a> {
         }
         if let Some(fill) = fill_many {
             for (o, row) in one.rows().enumerate() {
+                self.join_progress(o, &mut out, &mut results, &matched)?;
                 let s = one_side.signature_of(o);
                 let mask: Vec<u64> = (0..words).map(|w| row.present[w] & !matched.any(s, w)).collect();
                 self.fill_rows(join, &row, fill, s, mask, &mut matched, &mut out)?;
             }
         }
         Ok(out)
+    }
+
+    /// Now and then between rows: is the query still wanted, and may it hold what it has by now?
+    fn join_progress(
+        &self,
+        row: usize,
+        out: &mut Batch,
+        results: &mut Held,
+        matched: &Matched,
+    ) -> Result<()> {
+        self.row_progress(row, out)?;
+        if row.is_multiple_of(crate::exec::ROWS_BETWEEN_CHECKS) {
+            results.at_least(matched.bytes)?;
+        }
+        Ok(())
     }
 
     /// Joins a row of the "many" side with one of the "one" side, or a fill value, where `mask` has bits.
@@ -379,8 +403,13 @@ enum Operands<'r> {
     Fill(f64),
 }
 
+/// What a row takes in the tables of a join, besides its bits of steps: a key of usual length, a list, their entries.
+pub(crate) const TABLE_ROW_BYTES: usize = 160;
+
 /// Which results exist at which steps, to refuse doubles.
 struct Matched {
+    /// Bytes of all of it.
+    bytes: usize,
     /// By signature: steps with any result.
     any: Vec<Vec<u64>>,
     /// By signature and labels, where one signature may have several results.
@@ -389,7 +418,8 @@ struct Matched {
 
 impl Matched {
     fn new(signatures: usize, words: usize) -> Self {
-        Matched { any: vec![vec![0; words]; signatures], results: HashMap::new() }
+        let bytes = signatures * (words * 8 + TABLE_ROW_BYTES);
+        Matched { bytes, any: vec![vec![0; words]; signatures], results: HashMap::new() }
     }
 
     fn any(&self, signature: usize, word: usize) -> u64 {
@@ -407,6 +437,7 @@ impl Matched {
             return Ok(());
         }
         adds_twice(&mut self.any[signature], steps);
+        self.bytes += label_bytes(&labels) + steps.len() * 8 + TABLE_ROW_BYTES;
         let seen = self.results.entry((signature, labels)).or_insert_with(|| vec![0; steps.len()]);
         if adds_twice(seen, steps) {
             return Err(multiple_matches("grouping labels must ensure unique matches"));

@@ -4,7 +4,8 @@ use chronolith_model::Labels;
 use hashbrown::HashMap;
 
 use crate::engine::EngineError;
-use crate::exec::{Batch, Result};
+use crate::exec::{Batch, Held, Result};
+use crate::memory::MemoryUse;
 
 /// Upstream's text for two samples of one label set at one time.
 pub(crate) fn same_labels() -> EngineError {
@@ -27,6 +28,15 @@ pub(crate) fn merge_equal(batch: Batch) -> Result<Batch> {
     if groups.len() == batch.len() {
         return Ok(batch);
     }
+    // Both are there until this is done.
+    let _held = match batch.charged() {
+        Some((budget, node)) => {
+            let mut held = Held::new(budget, MemoryUse::Vectors, node);
+            held.more(batch.bytes())?;
+            Some(held)
+        }
+        None => None,
+    };
     let mut out = Batch::new(batch.steps());
     for group in groups {
         let mut clash = false;

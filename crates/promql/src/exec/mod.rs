@@ -15,6 +15,7 @@ mod join;
 mod labels;
 mod merge;
 mod native_range;
+pub(crate) mod profile;
 mod range;
 mod result;
 pub(crate) mod samples;
@@ -26,11 +27,12 @@ mod vector;
 
 use std::sync::Arc;
 
-pub(crate) use batch::{Batch, Budget, Grid};
+pub(crate) use batch::{Batch, Budget, Grid, Held};
 pub(crate) use result::run;
 
 use crate::annotations::Annotations;
 use crate::engine::{EngineError, EngineOptions};
+use crate::memory::MemoryUse;
 use crate::parser::ExprId;
 use crate::plan::Plan;
 use crate::queryable::{QueryContext, Queryable, Series};
@@ -46,6 +48,13 @@ const BATCH_VALUES: usize = 32 * 1024;
 /// Rows in a batch before it is handed on.
 const BATCH_ROWS: usize = 1024;
 
+/// Rows between two looks at the clock and the cancel flag.
+const ROWS_BETWEEN_CHECKS: usize = 64;
+/// Steps of which a row is so small that it need not be asked for.
+const STEPS_PLAIN: usize = 64 * 1024;
+/// What a step of a row takes while the row is computed: the value, its time and as much again as a scratch copy.
+const ROW_STEP_BYTES: usize = 32;
+
 /// The state of one query's evaluation.
 pub(crate) struct Exec<'a> {
     pub(crate) plan: &'a Plan,
@@ -56,7 +65,16 @@ pub(crate) struct Exec<'a> {
     pub(crate) budget: Arc<Budget>,
     pub(crate) stats: QueryStats,
     /// Series of sources that several selectors use, once read.
-    pub(crate) shared: Vec<Option<Arc<Vec<Series>>>>,
+    pub(crate) shared: Vec<Option<SharedSeries>>,
+    /// The node that is being evaluated, on whose behalf memory is taken. Only kept where operators are measured.
+    pub(crate) node: u32,
+}
+
+/// Series that several selectors use, with the memory that they take.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedSeries {
+    pub(crate) series: Arc<Vec<Series>>,
+    pub(crate) _held: Arc<Held>,
 }
 
 impl<'a> Exec<'a> {
@@ -67,6 +85,14 @@ impl<'a> Exec<'a> {
         if grid.count == 0 {
             return Ok(());
         }
+        match self.budget.profile.clone() {
+            None => self.vector_unmeasured(id, grid, sink),
+            Some(profile) => self.measured_vector(profile, id, grid, sink),
+        }
+    }
+
+    #[inline(always)]
+    fn vector_unmeasured(&mut self, id: ExprId, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         if self.plan.once[id.index()] && grid.count > 1 {
             let steps = grid.count;
             return self
@@ -77,7 +103,18 @@ impl<'a> Exec<'a> {
 
     /// Refuses a grid of which not even one full row fits the budget, before a row is allocated.
     pub(crate) fn check_grid(&self, grid: &Grid) -> Result<()> {
-        if grid.count > self.options.samples_max { Err(EngineError::TooManySamples) } else { Ok(()) }
+        if grid.count > self.options.samples_max {
+            return Err(EngineError::TooManySamples);
+        }
+        if grid.count > STEPS_PLAIN {
+            self.budget.memory.check(MemoryUse::Vectors, grid.count * ROW_STEP_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Memory that the operator at work takes until it is dropped.
+    pub(crate) fn held(&self, what: MemoryUse) -> Held {
+        Held::new(&self.budget, what, self.node)
     }
 
     /// Collects an expression of type instant vector.
@@ -95,8 +132,18 @@ impl<'a> Exec<'a> {
         if batch.is_empty() {
             return Ok(());
         }
-        batch.charge(&self.budget)?;
+        batch.charge(&self.budget, self.node)?;
         sink(self, batch)
+    }
+
+    /// For an operator that makes a large batch row by row: now and then, is the query still wanted, and may it hold
+    /// what is in the batch by now?
+    pub(crate) fn row_progress(&self, row: usize, out: &mut Batch) -> Result<()> {
+        out.charge_grown(&self.budget, self.node)?;
+        if row.is_multiple_of(ROWS_BETWEEN_CHECKS) {
+            self.cx.check()?;
+        }
+        Ok(())
     }
 
     /// Hands a batch on when it is full and starts a new one.

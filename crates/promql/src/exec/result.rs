@@ -2,17 +2,19 @@
 
 use chronolith_chunk::SampleColumns;
 
+use crate::exec::batch::{histogram_weight, label_bytes};
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::merge_equal;
 use crate::exec::range::subquery_grid;
 use crate::exec::samples::{Samples, Windows};
 use crate::exec::smooth::extend_range;
 use crate::exec::{Batch, Exec, Grid, Result};
+use crate::memory::{MemoryHold, MemoryUse};
 use crate::parser::{ExprId, MatrixSelector, NodeKind, ValueType};
 use crate::value::{MatrixSeries, PointValue, Value, VectorSample};
 
-/// Evaluates the plan's root.
-pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Value> {
+/// Evaluates the plan's root. The memory of the value is held until the hold is dropped.
+pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Counted> {
     let times = exec.plan.times;
     let grid = if instant {
         Grid { start: times.start, step: 1, count: 1 }
@@ -24,20 +26,24 @@ pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Value> {
         ValueType::Vector => {
             let batch = exec.final_batch(root, &grid)?;
             if instant {
-                return Ok(Value::Vector(vector(&batch, grid.start)));
+                let held = exec.result_held(&batch, std::mem::size_of::<VectorSample>(), 0)?;
+                return Ok((Value::Vector(vector(&batch, grid.start)), Some(held)));
             }
-            Ok(Value::Matrix(matrix(&batch, &grid)))
+            let held = exec.result_held(&batch, std::mem::size_of::<MatrixSeries>(), POINT_BYTES)?;
+            Ok((Value::Matrix(matrix(&batch, &grid)), Some(held)))
         }
         ValueType::Scalar => {
             let values = exec.scalar(root, &grid)?;
             if instant {
-                return Ok(Value::Scalar { t: grid.start, v: values[0] });
+                return Ok((Value::Scalar { t: grid.start, v: values[0] }, None));
             }
             exec.budget.take(values.len())?;
+            let held = exec.budget.memory.hold(MemoryUse::Result, values.len() * POINT_BYTES)?;
             let timestamps = (0..grid.count).map(|i| grid.t(i)).collect();
-            Ok(Value::Matrix(vec![MatrixSeries { timestamps, values, ..MatrixSeries::default() }]))
+            let series = MatrixSeries { timestamps, values, ..MatrixSeries::default() };
+            Ok((Value::Matrix(vec![series]), Some(held)))
         }
-        ValueType::String => Ok(Value::String { t: grid.start, s: exec.string(root) }),
+        ValueType::String => Ok((Value::String { t: grid.start, s: exec.string(root) }, None)),
         ValueType::Matrix | ValueType::None => {
             let (id, kind) = exec.plan.unwrapped(root);
             match kind {
@@ -45,7 +51,8 @@ pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Value> {
                 NodeKind::Subquery(s) => {
                     let inner = subquery_grid(s, &grid, times.subquery_step_ms);
                     let batch = exec.final_batch(s.expr, &inner)?;
-                    Ok(Value::Matrix(matrix(&batch, &inner)))
+                    let held = exec.result_held(&batch, std::mem::size_of::<MatrixSeries>(), POINT_BYTES)?;
+                    Ok((Value::Matrix(matrix(&batch, &inner)), Some(held)))
                 }
                 _ => unreachable!("a range is a range selector or a subquery"),
             }
@@ -68,14 +75,14 @@ impl<'a> Exec<'a> {
             }
             if dropped {
                 batch = merge_equal(batch)?;
-                batch.charge(&self.budget)?;
+                batch.charge(&self.budget, self.node)?;
             }
         }
         Ok(batch)
     }
 
     /// A range selector that stands alone: the samples as they are.
-    fn range_selector(&mut self, id: ExprId, m: &MatrixSelector, grid: &Grid) -> Result<Value> {
+    fn range_selector(&mut self, id: ExprId, m: &MatrixSelector, grid: &Grid) -> Result<Counted> {
         let Some(selector) = self.plan.ast.vector_selector(id) else {
             unreachable!("a range selector holds a vector selector")
         };
@@ -90,6 +97,7 @@ impl<'a> Exec<'a> {
         let extended = selector.anchored || selector.smoothed;
         let mut out: Vec<MatrixSeries> = Vec::new();
         let mut samples = Samples::default();
+        let mut held = self.budget.memory.hold(MemoryUse::Result, 0)?;
         self.each_series(m.selector, &mut |exec, labels, columns: &mut SampleColumns| {
             samples.take(columns);
             let mut series = MatrixSeries { labels: labels.clone(), ..MatrixSeries::default() };
@@ -112,14 +120,37 @@ impl<'a> Exec<'a> {
             let points = series.point_count();
             if points > 0 {
                 exec.budget.take(points)?;
+                let histograms: usize =
+                    series.histograms.iter().map(|(_, h)| histogram_weight(h) * POINT_BYTES).sum();
+                let row = std::mem::size_of::<MatrixSeries>() + label_bytes(&series.labels);
+                held.resize(held.bytes() + row + points * POINT_BYTES + histograms)?;
                 out.push(series);
             }
             Ok(())
         })?;
         out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(Value::Matrix(out))
+        Ok((Value::Matrix(out), Some(held)))
+    }
+
+    /// The memory of a batch as a result: so much per series and per point, and the labels.
+    fn result_held(&self, batch: &Batch, series_bytes: usize, point_bytes: usize) -> Result<MemoryHold> {
+        self.cx.check()?;
+        let bytes: usize = batch
+            .rows()
+            .map(|row| {
+                let points = if point_bytes > 0 { row.point_count() * point_bytes } else { 0 };
+                series_bytes + label_bytes(row.labels) + points
+            })
+            .sum();
+        Ok(self.budget.memory.hold(MemoryUse::Result, bytes)?)
     }
 }
+
+/// A value with the memory that it takes.
+type Counted = (Value, Option<MemoryHold>);
+
+/// A point of a series: a time and a value.
+const POINT_BYTES: usize = 16;
 
 fn vector(batch: &Batch, t: i64) -> Vec<VectorSample> {
     let sample = |row: crate::exec::batch::Row<'_>| {

@@ -1,14 +1,28 @@
 //! Expressions of type scalar: one value a step, no labels.
 
-use crate::exec::{Exec, Grid, Result};
+use crate::exec::{Exec, Grid, Result, STEPS_PLAIN};
 use crate::functions::{binary, math};
+use crate::memory::MemoryUse;
 use crate::parser::{ExprId, FunctionId, NodeKind, UnaryOp};
 
 impl<'a> Exec<'a> {
     /// Evaluates a scalar at all steps.
     pub(crate) fn scalar(&mut self, id: ExprId, grid: &Grid) -> Result<Vec<f64>> {
         self.check_grid(grid)?;
+        match self.budget.profile.clone() {
+            None => self.scalar_unmeasured(id, grid),
+            Some(profile) => self.measured_scalar(profile, id, grid),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn scalar_unmeasured(&mut self, id: ExprId, grid: &Grid) -> Result<Vec<f64>> {
         let plan = self.plan;
+        // For the operand that a caller holds while it evaluates the other one.
+        let mut held = self.held(MemoryUse::Vectors);
+        if grid.count > STEPS_PLAIN {
+            held.more(grid.count * 8)?;
+        }
         if plan.once[id.index()] && grid.count > 1 {
             let first = self.scalar_node(id, &grid.first())?;
             return Ok(vec![first[0]; grid.count]);

@@ -6,8 +6,10 @@ use chronolith_chunk::SampleColumns;
 use chronolith_model::histogram::CounterReset;
 use chronolith_model::{FloatHistogram, Labels, TimeRange, is_stale_nan};
 
+use crate::exec::batch::{histogram_weight, label_bytes};
 use crate::exec::samples::advance;
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, Held, Result, SharedSeries, Sink};
+use crate::memory::MemoryUse;
 use crate::parser::{ExprId, NodeKind, VectorSelector};
 use crate::queryable::{QueryableError, SelectRequest, Series, SeriesData};
 
@@ -25,6 +27,33 @@ pub(crate) enum Current {
     StartTimestamp,
 }
 
+/// The buffers that series are decoded into, one after the other.
+struct Decoding {
+    columns: SampleColumns,
+    held: Held,
+}
+
+/// Bytes of decoded samples.
+fn column_bytes(columns: &SampleColumns) -> usize {
+    let histograms: usize = if columns.has_histograms() {
+        columns.histograms.iter().flatten().map(|h| histogram_weight(h) * 16 + 8).sum()
+    } else {
+        0
+    };
+    columns.len() * 16 + columns.start_ts.len() * 8 + histograms
+}
+
+/// Bytes of a series as the storage hands it over.
+pub(crate) fn series_bytes(series: &Series) -> usize {
+    let data = match &series.data {
+        SeriesData::Chunks(chunks) => {
+            chunks.iter().map(|c| c.data.len() + std::mem::size_of_val(c)).sum::<usize>()
+        }
+        SeriesData::Columns(columns) => column_bytes(columns),
+    };
+    std::mem::size_of::<Series>() + label_bytes(&series.labels) + data
+}
+
 /// Receives one series' decoded samples; may take the buffers.
 pub(crate) type SeriesSink<'s, 'a> =
     &'s mut dyn FnMut(&mut Exec<'a>, &Labels, &mut SampleColumns) -> Result<()>;
@@ -32,20 +61,34 @@ pub(crate) type SeriesSink<'s, 'a> =
 impl<'a> Exec<'a> {
     /// Reads a selector's series one by one, in label order, decoded to the range that the selector needs.
     pub(crate) fn each_series(&mut self, selector: ExprId, sink: SeriesSink<'_, 'a>) -> Result<()> {
+        match self.budget.profile.clone() {
+            None => self.each_series_unmeasured(selector, sink),
+            Some(profile) => self.measured_series(profile, selector, sink),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn each_series_unmeasured(
+        &mut self,
+        selector: ExprId,
+        sink: SeriesSink<'_, 'a>,
+    ) -> Result<()> {
         let plan = self.plan;
         let Some(read) = &plan.reads[selector.index()] else { return Ok(()) };
         let source = &plan.sources[read.source];
-        let mut columns = SampleColumns::default();
+        let mut decoding =
+            Decoding { columns: SampleColumns::default(), held: self.held(MemoryUse::Samples) };
         if source.uses > 1 {
-            for series in self.shared_series(read.source)?.iter() {
-                self.one_series(selector, series, read.range, &mut columns, sink)?;
+            let shared = self.shared_series(read.source)?;
+            for series in shared.series.iter() {
+                self.one_series(selector, series, read.range, &mut decoding, sink)?;
             }
             return Ok(());
         }
         let request = SelectRequest { matchers: &source.matchers, range: source.range, hints: &source.hints };
         let mut set = self.queryable.select(&request, self.cx)?;
         while let Some(series) = set.next()? {
-            self.one_series(selector, &series, read.range, &mut columns, sink)?;
+            self.one_series(selector, &series, read.range, &mut decoding, sink)?;
         }
         for warning in set.take_warnings() {
             self.annotations.add_storage_warning(warning);
@@ -58,9 +101,10 @@ impl<'a> Exec<'a> {
         selector: ExprId,
         series: &Series,
         range: TimeRange,
-        columns: &mut SampleColumns,
+        decoding: &mut Decoding,
         sink: SeriesSink<'_, 'a>,
     ) -> Result<()> {
+        let Decoding { columns, held: buffers } = decoding;
         self.stats.series_read += 1;
         if self.stats.series_read.is_multiple_of(CHECK_EVERY) {
             self.cx.check()?;
@@ -74,6 +118,7 @@ impl<'a> Exec<'a> {
             keep_statistics(columns);
         }
         let held = columns.len();
+        buffers.at_least(column_bytes(columns))?;
         self.stats.samples_read += held as u64;
         self.budget.take(held)?;
         let result = sink(self, &series.labels, columns);
@@ -82,10 +127,11 @@ impl<'a> Exec<'a> {
     }
 
     /// The series of a source that several selectors use, read once.
-    fn shared_series(&mut self, source: usize) -> Result<Arc<Vec<Series>>> {
-        if let Some(series) = &self.shared[source] {
-            return Ok(Arc::clone(series));
+    fn shared_series(&mut self, source: usize) -> Result<SharedSeries> {
+        if let Some(shared) = &self.shared[source] {
+            return Ok(shared.clone());
         }
+        let mut held = self.held(MemoryUse::Storage);
         let plan = self.plan;
         let wanted = &plan.sources[source];
         let request = SelectRequest { matchers: &wanted.matchers, range: wanted.range, hints: &wanted.hints };
@@ -95,14 +141,15 @@ impl<'a> Exec<'a> {
             if (all.len() as u64).is_multiple_of(CHECK_EVERY) {
                 self.cx.check()?;
             }
+            held.more(series_bytes(&series))?;
             all.push(series);
         }
         for warning in set.take_warnings() {
             self.annotations.add_storage_warning(warning);
         }
-        let all = Arc::new(all);
-        self.shared[source] = Some(Arc::clone(&all));
-        Ok(all)
+        let shared = SharedSeries { series: Arc::new(all), _held: Arc::new(held) };
+        self.shared[source] = Some(shared.clone());
+        Ok(shared)
     }
 
     /// An instant selector.

@@ -1,8 +1,9 @@
 //! `and`, `or`, `unless`: series by the presence of a match, step by step.
 
-use crate::exec::join::{Side, Signatures};
+use crate::exec::join::{Side, Signatures, TABLE_ROW_BYTES};
 use crate::exec::merge::merge_equal;
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::memory::MemoryUse;
 use crate::parser::{Binary, BinaryOp};
 
 impl<'a> Exec<'a> {
@@ -14,12 +15,15 @@ impl<'a> Exec<'a> {
             return Ok(());
         }
         let rhs = self.collect(b.rhs, grid)?;
+        let mut tables = self.held(MemoryUse::Joins);
+        tables.more((lhs.len() + rhs.len()) * (TABLE_ROW_BYTES + grid.count.div_ceil(64) * 8))?;
         let mut signatures = Signatures::new(matching);
         let left = Side::new(&lhs, &mut signatures);
         let right = Side::new(&rhs, &mut signatures);
         let mut out = Batch::new(grid.count);
         let other = |side: &Side, signature: usize, w: usize| side.present(signature).map_or(0, |p| p[w]);
         for (r, row) in lhs.rows().enumerate() {
+            self.row_progress(r, &mut out)?;
             let signature = left.signature_of(r);
             out.push(
                 || row.labels.clone(),
@@ -35,6 +39,7 @@ impl<'a> Exec<'a> {
         }
         if b.op == BinaryOp::Or {
             for (r, row) in rhs.rows().enumerate() {
+                self.row_progress(r, &mut out)?;
                 let signature = right.signature_of(r);
                 out.push(
                     || row.labels.clone(),

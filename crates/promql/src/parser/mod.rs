@@ -31,6 +31,7 @@ pub use ast::{
 pub use error::{ParseError, ParseErrors};
 pub use functions::{FUNCTIONS, Function, FunctionId};
 pub use ops::{AggregateOp, BinaryOp, UnaryOp};
+pub(crate) use print::{aggregate_text, operator_text};
 pub use quote::unquote;
 pub use series::{
     SequenceValue, SeriesDescription, StartTimestamps, is_start_timestamp_line, parse_metric,

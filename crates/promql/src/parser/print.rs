@@ -149,7 +149,7 @@ impl Ast {
     }
 
     /// `[5m:1m] @ 1.000 offset 5m`
-    pub(super) fn subquery_suffix(&self, subquery: &Subquery) -> String {
+    pub(crate) fn subquery_suffix(&self, subquery: &Subquery) -> String {
         let mut out = String::from("[");
         self.write_range(subquery.range_ms, subquery.range_expr, &mut out);
         out.push(':');
@@ -206,7 +206,7 @@ impl Ast {
 }
 
 /// `sum by (a, b) `, up to the parenthesis of the arguments.
-pub(super) fn aggregate_text(aggregate: &Aggregate) -> String {
+pub(crate) fn aggregate_text(aggregate: &Aggregate) -> String {
     let mut out = aggregate.op.as_str().to_owned();
     if aggregate.without || !aggregate.grouping.is_empty() {
         out.push_str(if aggregate.without { " without (" } else { " by (" });
@@ -217,7 +217,7 @@ pub(super) fn aggregate_text(aggregate: &Aggregate) -> String {
 }
 
 /// `+ on (a) group_left (b)`: an operator and its modifiers.
-pub(super) fn operator_text(binary: &Binary) -> String {
+pub(crate) fn operator_text(binary: &Binary) -> String {
     let mut out = binary.op.as_str().to_owned();
     if binary.return_bool {
         out.push_str(" bool");
