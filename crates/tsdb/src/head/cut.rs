@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use chronolith_chunk::Chunk;
 use chronolith_model::{Labels, TimeRange};
 
-use super::memory::Copies;
+use super::segments::Copies;
 use super::series::range_end;
 use super::{CutBound, CutCounts, Head, Slot};
 

@@ -13,13 +13,14 @@
 
 mod append;
 mod cut;
+mod fragments;
 mod gather;
 mod index;
-mod memory;
 mod ooo;
 mod outcome;
 mod read;
 mod section;
+mod segments;
 mod select;
 mod series;
 mod shard;
@@ -33,10 +34,10 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use append::Scratch;
 pub(crate) use cut::CutPlan;
-pub(crate) use memory::{ChunkAt, Segment, Segments};
 pub(crate) use ooo::OutOfOrder;
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
 pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
+pub(crate) use segments::{ChunkAt, Segment, Segments};
 pub use select::{HeadSelect, HeadSeries};
 pub(crate) use shard::{CutBound, CutCounts, Refusal, Shard, Slot, Taken};
 pub use stats::{HeadStats, NameValue};

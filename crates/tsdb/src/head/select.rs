@@ -7,7 +7,7 @@ use chronolith_model::{Labels, Matcher, TimeRange};
 
 use super::Head;
 use super::gather::{Gather, Sorted};
-use super::memory::Copies;
+use super::segments::Copies;
 
 /// A series with its chunks.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,8 +5,9 @@
 
 use chronolith_chunk::{Chunk, Encoding, WordSink, XorState};
 
-use super::memory::{ChunkAt, Copies, FRAGMENT_WORDS, Fragments, NO_FRAGMENT, Segments};
+use super::fragments::{FRAGMENT_WORDS, Fragments, NO_FRAGMENT};
 use super::section::Fingerprint;
+use super::segments::{ChunkAt, Copies, Segments};
 
 /// Samples that a chunk aims at; twice as many end it in any case. Prometheus's numbers, so that blocks hold the
 /// chunks that Prometheus's would.

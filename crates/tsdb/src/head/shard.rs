@@ -6,9 +6,10 @@ use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
-use super::memory::{ChunkAt, Copies, Fragments, Segments, StoredChunk};
+use super::fragments::Fragments;
 use super::ooo::{Insert, OutOfOrder, floats};
 use super::section::Fingerprint;
+use super::segments::{ChunkAt, Copies, Segments, StoredChunk};
 use super::series::{HAS_OUT_OF_ORDER, Series, range_end};
 use super::symbols::Symbols;
 
