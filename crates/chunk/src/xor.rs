@@ -157,21 +157,26 @@ impl XorState {
         let mut out = Vec::with_capacity(words.len() + n);
         out.extend_from_slice(words);
         out.extend_from_slice(&pending[..n]);
-        self.put_count(&mut out);
+        self.put_count(&mut out, 0);
         Bytes::from(out)
     }
 
     /// Completes `words`, what the sink was given, to the chunk's bytes.
     pub fn finish(&self, words: &mut Vec<u8>) {
-        let (pending, n) = self.tail().pending();
-        words.extend_from_slice(&pending[..n]);
-        self.put_count(words);
+        self.finish_at(words, 0);
     }
 
-    fn put_count(&self, out: &mut Vec<u8>) {
+    /// As [`XorState::finish`], for a chunk that begins at `start` of a longer buffer.
+    pub fn finish_at(&self, words: &mut Vec<u8>, start: usize) {
+        let (pending, n) = self.tail().pending();
+        words.extend_from_slice(&pending[..n]);
+        self.put_count(words, start);
+    }
+
+    fn put_count(&self, out: &mut Vec<u8>, start: usize) {
         // A chunk without samples is its count alone.
-        out.resize(out.len().max(2), 0);
-        out[..2].copy_from_slice(&self.samples.to_be_bytes());
+        out.resize(out.len().max(start + 2), 0);
+        out[start..start + 2].copy_from_slice(&self.samples.to_be_bytes());
     }
 }
 

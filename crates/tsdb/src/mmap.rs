@@ -29,6 +29,16 @@ pub fn map_file(path: &Path) -> Result<Bytes> {
     Ok(Bytes::from_owner(map))
 }
 
+/// Maps the first `len` bytes of a file that this process goes on to write with `pwrite`. Whoever calls gives out a slice of
+/// the mapping only after those bytes were written, and never writes them again; the file is made by this process under a
+/// name of its own (`create_new`), is as long as the mapping from the start, and is only ever unlinked.
+pub(crate) fn map_part(file: &File, len: usize) -> std::io::Result<impl AsRef<[u8]> + Send + use<>> {
+    // SAFETY: as in [`map_file`]. Bytes that a slice shows do not change: see above, and [`crate::head`]'s spill, the only
+    // caller, which advances its position before every write and never goes back. Nobody reads the part that is still
+    // being written. Writes through the mapping are impossible, it is read only; the file is never cut.
+    unsafe { memmap2::MmapOptions::new().len(len).map(file) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

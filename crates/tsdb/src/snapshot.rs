@@ -34,15 +34,18 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::head::{ChunkAt, Fingerprint, Head, OutOfOrder, Segment, Segments, Shard};
+use crate::mmap::map_file;
 use crate::wal::{
-    FrameReader, Heads, frame_begin, frame_end, put_uvarint, segment_header, sync_dir, take_uvarint,
-    unzigzag, zigzag,
+    FRAME_HEADER_BYTES, FrameReader, Heads, frame_begin, frame_end, put_uvarint, segment_header, sync_dir,
+    take_uvarint, unzigzag, zigzag,
 };
 
 /// Snapshots that are kept.
 const KEPT: usize = 2;
 /// Series in one frame.
 const SERIES_PER_FRAME: usize = 1024;
+/// Segments up to this size are loaded into memory, larger ones stay in the snapshot's file, mapped.
+const COPIED_BYTES_MAX: usize = 32 << 10;
 
 /// Numbers of the snapshots in `dir`, ascending.
 pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
@@ -247,6 +250,8 @@ fn write_symbols(w: &mut Writer, head: &Head) -> std::io::Result<()> {
 /// Loads a snapshot into heads that have just been made. On an error they hold some of it and must be thrown away.
 pub(crate) fn load(dir: &Path, id: u64, heads: &mut dyn Heads, threads: usize) -> Result<(), String> {
     let file = File::open(path(dir, id)).map_err(|e| e.to_string())?;
+    // Segments stay where they are: a snapshot is never changed, and removing it leaves the mapping.
+    let map = map_file(&path(dir, id)).map_err(|e| e.to_string())?;
     let mut reader = FrameReader::open(Box::new(file), id).map_err(|e| e.to_string())?;
     let failed = AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
@@ -294,7 +299,17 @@ pub(crate) fn load(dir: &Path, id: u64, heads: &mut dyn Heads, threads: usize) -
             // A shard's frames go to one thread, in order; symbols belong to no shard.
             let shard = if kind == 5 { 0 } else { take_uvarint(&mut rest).unwrap_or(0) as usize };
             let to = (number as usize).wrapping_add(shard) % threads;
-            senders[to].send((head, frame.clone())).map_err(|_| at("a worker ended"))?;
+            let frame = if kind == 3 {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_BYTES);
+                let end = start.saturating_add(frame.len());
+                if end > map.len() {
+                    return Err(at("the file became shorter"));
+                }
+                map.slice(start..end)
+            } else {
+                frame.clone()
+            };
+            senders[to].send((head, frame)).map_err(|_| at("a worker ended"))?;
             if failed.load(Ordering::Relaxed) {
                 return Err(at("unreadable frame"));
             }
@@ -348,8 +363,12 @@ impl Loading {
                 let at = usize::try_from(take_uvarint(&mut rest)?).ok()?;
                 let maxt = unzigzag(take_uvarint(&mut rest)?);
                 let (_, _, segments) = self.segments.get_mut(&(head.number, index))?;
-                // A copy: a slice would keep the whole read buffer, and the frames beside it, in memory.
-                *segments.get_mut(at)? = Some(Segment { bytes: Bytes::copy_from_slice(rest), maxt });
+                // A small one is copied: a tenant that goes idle with it would keep the snapshot from being removed.
+                *segments.get_mut(at)? = Some(if rest.len() < COPIED_BYTES_MAX {
+                    Segment::in_memory(Bytes::copy_from_slice(rest), maxt)
+                } else {
+                    Segment::in_file(frame.slice_ref(rest), maxt)
+                });
             }
             4 => {
                 let mut shard = shard.lock();

@@ -4,6 +4,7 @@
 //! <dir>/lock  key  key.copy          who has the directory; the key of its fingerprints
 //!       wal/00000012                 the log's segments
 //!       snapshot/00000012            what the log's segments below 12 made of the heads
+//!       spill/00000012               complete chunks of the heads; worth nothing to another process
 //!       tenants/<tenant>/            see `tenant`
 //! ```
 //!
@@ -33,7 +34,7 @@ pub use error::DbError;
 pub use options::{BlockThanos, Clock, DbOptions, Limits};
 pub use tenant::BlockDamage;
 
-use crate::head::{Head, Key, Scratch, WriteOutcome};
+use crate::head::{Head, Key, Scratch, Spill, SpillStats, WriteOutcome};
 use crate::snapshot;
 use crate::wal::{
     Commit, DirStore, Heads, SegmentStore, Wal, WalError, WalOptions, frame_begin, frame_end, put_tenant,
@@ -46,6 +47,7 @@ pub struct Db {
     options: Arc<DbOptions>,
     key: Key,
     shards: usize,
+    spill: Arc<Spill>,
     wal: Arc<Wal>,
     tenants: RwLock<Tenants>,
     /// Held by cuts, snapshots and deletions.
@@ -107,7 +109,8 @@ impl Db {
         };
         let wal_failed =
             |e: std::io::Error| DbError::Wal(WalError::Failed { segment: 0, source: Arc::new(e) });
-        let mut registry = Registry::new(&options, &key, shards);
+        let spill = Arc::new(Spill::new(&dir.join("spill")));
+        let mut registry = Registry::new(&options, &key, shards, &spill);
         let snapshots = dir.join("snapshot");
         for id in snapshot::list(&snapshots).map_err(DbError::io("list", &snapshots))?.into_iter().rev() {
             match snapshot::load(&snapshots, id, &mut registry, threads) {
@@ -117,7 +120,7 @@ impl Db {
                 }
                 Err(reason) => {
                     report.snapshots_refused.push(format!("snapshot {id:08}: {reason}"));
-                    registry = Registry::new(&options, &key, shards);
+                    registry = Registry::new(&options, &key, shards, &spill);
                     snapshot::remove(&snapshots, id).map_err(DbError::io("remove", &snapshots))?;
                 }
             }
@@ -139,6 +142,7 @@ impl Db {
             options: Arc::clone(&options),
             key,
             shards,
+            spill,
             wal,
             tenants: RwLock::new(registry.tenants),
             maintenance: Mutex::new(()),
@@ -185,6 +189,8 @@ impl Db {
                     logged = self.wal.append(record);
                 }
             }
+            // The log's thread syncs meanwhile.
+            head.spill_filled(scratch);
             let commit = match logged {
                 Err(err) => Commit::failed(err),
                 Ok(_) if !self.wal.waits() => Commit::done(),
@@ -222,7 +228,7 @@ impl Db {
         frame_end(&mut record, at);
         // The number must be in the log before any record that uses it.
         self.wal.append(&record)?;
-        let tenant = new_tenant(id.clone(), number, &self.options, &self.key, self.shards);
+        let tenant = new_tenant(id.clone(), number, &self.options, &self.key, self.shards, &self.spill);
         tenants.add(Arc::clone(&tenant));
         Ok(tenant)
     }
@@ -247,6 +253,11 @@ impl Db {
     /// Local blocks that could not be opened. They are left where they are.
     pub fn blocks_damaged(&self) -> Vec<BlockDamage> {
         self.blocks_damaged.lock().clone()
+    }
+
+    /// What the heads have on disk instead of in memory.
+    pub fn spill_stats(&self) -> SpillStats {
+        self.spill.stats()
     }
 
     /// Waits until everything written so far is durable, whatever the log's mode.
@@ -320,10 +331,17 @@ fn tenant_dir(options: &DbOptions, id: &TenantId) -> PathBuf {
     options.dir.join("tenants").join(id.as_str())
 }
 
-fn new_tenant(id: TenantId, number: u32, options: &Arc<DbOptions>, key: &Key, shards: usize) -> Arc<Tenant> {
+fn new_tenant(
+    id: TenantId,
+    number: u32,
+    options: &Arc<DbOptions>,
+    key: &Key,
+    shards: usize,
+    spill: &Arc<Spill>,
+) -> Arc<Tenant> {
     let dir = tenant_dir(options, &id);
     let committed = read_committed(&dir);
-    let head = Head::new(id, number, Arc::clone(options), key.clone(), shards);
+    let head = Head::new(id, number, Arc::clone(options), key.clone(), shards, Arc::clone(spill));
     Arc::new(Tenant::new(Arc::new(head), dir, committed))
 }
 
@@ -333,18 +351,25 @@ struct Registry {
     options: Arc<DbOptions>,
     key: Key,
     shards: usize,
+    spill: Arc<Spill>,
 }
 
 impl Registry {
-    fn new(options: &Arc<DbOptions>, key: &Key, shards: usize) -> Self {
-        Registry { tenants: Tenants::default(), options: Arc::clone(options), key: key.clone(), shards }
+    fn new(options: &Arc<DbOptions>, key: &Key, shards: usize, spill: &Arc<Spill>) -> Self {
+        Registry {
+            tenants: Tenants::default(),
+            options: Arc::clone(options),
+            key: key.clone(),
+            shards,
+            spill: Arc::clone(spill),
+        }
     }
 }
 
 impl Heads for Registry {
     fn define(&mut self, number: u32, id: TenantId) {
         if !self.tenants.by_id.contains_key(&id) && !self.tenants.by_number.contains_key(&number) {
-            self.tenants.add(new_tenant(id, number, &self.options, &self.key, self.shards));
+            self.tenants.add(new_tenant(id, number, &self.options, &self.key, self.shards, &self.spill));
         }
     }
 

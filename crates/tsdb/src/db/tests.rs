@@ -13,6 +13,8 @@ use chronolith_model::{Labels, Matcher, Sample, TenantId, TimeRange, WriteBatch,
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+mod spill;
+
 use super::*;
 use crate::head::RejectReason;
 use crate::wal::SegmentWriter;

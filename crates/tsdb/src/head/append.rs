@@ -34,6 +34,8 @@ pub(crate) struct Scratch {
     pub(crate) samples: Vec<u8>,
     pub(crate) ooo: Vec<u8>,
     series: NewSeries,
+    /// Shards in which the request has filled a segment.
+    filled: Vec<usize>,
     /// Canonical sections of series whose encoding was another, and which series of the batch they belong to.
     respelled: Vec<(u32, Fingerprint, std::ops::Range<usize>)>,
     sections: Vec<u8>,
@@ -160,6 +162,13 @@ impl Head {
         out
     }
 
+    /// Moves to disk what the request has filled. The scratch's records have been handed to the log.
+    pub(crate) fn spill_filled(&self, scratch: &mut Scratch) {
+        for shard in scratch.filled.drain(..) {
+            self.spill(shard);
+        }
+    }
+
     pub(crate) fn bounds(&self) -> Bounds {
         let window = self.options.out_of_order_window_ms;
         let max_t = self.max_t.load(Ordering::Relaxed);
@@ -244,6 +253,9 @@ impl Request<'_> {
             }
             list.clear();
             *count = 0;
+        }
+        if shard.segments.take_full() {
+            s.filled.push(index);
         }
         self.head.max_t.fetch_max(shard.max_t, Ordering::Relaxed);
         self.head.min_t.fetch_min(shard.min_t, Ordering::Relaxed);

@@ -9,6 +9,8 @@
 //! shard ([`shard`]), and to the index and to readers by the two together. Locks are taken in the order shard, index.
 //! Readers resolve matchers under the index lock, then visit shard by shard; a series that went meanwhile is skipped.
 //!
+//! Complete chunks leave memory for files as segments fill up ([`spill`]); labels, postings and growing chunks stay.
+//!
 //! Samples older than `min_valid` lie in blocks: the head takes them only out of order.
 
 mod append;
@@ -24,9 +26,11 @@ mod segments;
 mod select;
 mod series;
 mod shard;
+mod spill;
 mod stats;
 mod symbols;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
@@ -40,6 +44,8 @@ pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
 pub(crate) use segments::{ChunkAt, Segment, Segments};
 pub use select::{HeadSelect, HeadSeries};
 pub(crate) use shard::{CutBound, CutCounts, Refusal, Shard, Slot, Taken};
+pub(crate) use spill::Spill;
+pub use spill::SpillStats;
 pub use stats::{HeadStats, NameValue};
 
 use crate::db::DbOptions;
@@ -51,7 +57,7 @@ pub struct Head {
     tenant: TenantId,
     /// The tenant's number in the log.
     pub(crate) number: u32,
-    pub(crate) options: std::sync::Arc<DbOptions>,
+    pub(crate) options: Arc<DbOptions>,
     key: Key,
     pub(crate) shards: Box<[Mutex<Shard>]>,
     pub(crate) index: RwLock<HeadIndex>,
@@ -66,15 +72,18 @@ pub struct Head {
     /// Held shared from the first sample of a request until its records are in the log. Held alone for a moment, it
     /// says that every sample in memory is in the log and that no record is on its way.
     pub(crate) gate: RwLock<()>,
+    /// Where complete chunks go.
+    spill: Arc<Spill>,
 }
 
 impl Head {
     pub(crate) fn new(
         tenant: TenantId,
         number: u32,
-        options: std::sync::Arc<DbOptions>,
+        options: Arc<DbOptions>,
         key: Key,
         shards: usize,
+        spill: Arc<Spill>,
     ) -> Self {
         assert!(shards.is_power_of_two() && shards <= 256, "shards are checked when the directory is opened");
         // Symbols are hashed with a key too; any part of the secret will do.
@@ -93,6 +102,7 @@ impl Head {
             max_t: AtomicI64::new(i64::MIN),
             min_valid: AtomicI64::new(i64::MIN),
             gate: RwLock::new(()),
+            spill,
         }
     }
 
@@ -117,6 +127,24 @@ impl Head {
         self.series_count.load(Ordering::Relaxed)
     }
 
+    /// Moves the shard's full segments from memory to disk. To be called without a lock by whoever has filled one: a write into
+    /// the page cache, for which nobody else waits.
+    pub(crate) fn spill(&self, shard: usize) {
+        /// Segments written at once, so that a request that meets a backlog is not held up for long: 4 MiB.
+        const SEGMENTS_MAX: usize = 16;
+        if !self.spill.is_due() {
+            return;
+        }
+        let full = self.shards[shard].lock().segments.take_unwritten(SEGMENTS_MAX);
+        let mut fails = false;
+        for (number, bytes) in full {
+            let written = if fails { None } else { self.spill.write(&bytes) };
+            fails = written.is_none();
+            let freed = self.shards[shard].lock().segments.put_written(number, &bytes, written);
+            drop(freed);
+        }
+    }
+
     #[inline]
     pub(crate) fn shard_of(&self, fp: Fingerprint) -> usize {
         fp.high as usize & (self.shards.len() - 1)
@@ -129,7 +157,7 @@ impl Head {
     /// A series' number in the whole head.
     pub(crate) fn series_ref(&self, shard: usize, slot: Slot) -> u32 {
         let bits = self.shards.len().trailing_zeros();
-        assert!(slot < 1 << (32 - bits), "a head has at most four billion series");
+        assert!(slot <= u32::MAX >> bits, "a head has at most four billion series");
         slot << bits | shard as u32
     }
 

@@ -29,10 +29,33 @@ const HEADER_BYTES: usize = 8 + 8 + 4 + 2 + 1;
 /// Size at which a segment is closed: large against a chunk, small against a shard.
 pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
 
+/// A segment that takes no more chunks.
+#[derive(Clone)]
 pub(crate) struct Segment {
     pub(crate) bytes: Bytes,
     /// Newest sample in it.
     pub(crate) maxt: i64,
+    place: Place,
+}
+
+/// Where a segment's bytes lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Memory,
+    /// In memory, and somebody is writing them to a file.
+    Writing,
+    File,
+}
+
+impl Segment {
+    pub(crate) fn in_memory(bytes: Bytes, maxt: i64) -> Self {
+        Segment { bytes, maxt, place: Place::Memory }
+    }
+
+    /// Its bytes are a mapped file's.
+    pub(crate) fn in_file(bytes: Bytes, maxt: i64) -> Self {
+        Segment { bytes, maxt, place: Place::File }
+    }
 }
 
 /// The complete chunks of a shard.
@@ -43,11 +66,13 @@ pub(crate) struct Segments {
     closed: VecDeque<Option<Segment>>,
     open: Vec<u8>,
     open_maxt: i64,
+    /// A segment has become full since [`Segments::take_full`].
+    full: bool,
 }
 
 impl Default for Segments {
     fn default() -> Self {
-        Segments { first: 0, closed: VecDeque::new(), open: Vec::new(), open_maxt: i64::MIN }
+        Segments { first: 0, closed: VecDeque::new(), open: Vec::new(), open_maxt: i64::MIN, full: false }
     }
 }
 
@@ -75,6 +100,7 @@ impl Segments {
         let need = HEADER_BYTES + bytes_max;
         if !self.open.is_empty() && self.open.len() + need > SEGMENT_BYTES {
             self.close_open();
+            self.full = true;
         }
         if self.open.capacity() - self.open.len() < need {
             // Doubling, but not beyond what a segment may have.
@@ -103,8 +129,51 @@ impl Segments {
         if bytes.len() + 1024 < bytes.capacity() {
             bytes.shrink_to_fit();
         }
-        self.closed.push_back(Some(Segment { bytes: Bytes::from(bytes), maxt: self.open_maxt }));
+        self.closed.push_back(Some(Segment::in_memory(Bytes::from(bytes), self.open_maxt)));
         self.open_maxt = i64::MIN;
+    }
+
+    /// True when a segment has become full since the last call.
+    pub(crate) fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
+    }
+
+    /// Up to `max` closed segments that lie in memory, the oldest first, with their numbers. Whoever takes them says with
+    /// [`Segments::put_written`] what became of each.
+    pub(crate) fn take_unwritten(&mut self, max: usize) -> Vec<(u32, Bytes)> {
+        let first = self.first;
+        let in_memory = (first..).zip(&mut self.closed).filter_map(|(number, segment)| {
+            let segment = segment.as_mut().filter(|s| s.place == Place::Memory)?;
+            segment.place = Place::Writing;
+            Some((number, segment.bytes.clone()))
+        });
+        in_memory.take(max).collect()
+    }
+
+    /// The bytes of a segment taken now lie in a file, or could not be written. The answer is what is not needed any more,
+    /// to be dropped where no lock is held.
+    pub(crate) fn put_written(
+        &mut self,
+        number: u32,
+        bytes: &Bytes,
+        written: Option<Bytes>,
+    ) -> Option<Bytes> {
+        let at = number.checked_sub(self.first)? as usize;
+        // It may be gone, and another may have its number: numbers begin anew in a shard without series.
+        let segment = self.closed.get_mut(at)?.as_mut()?;
+        if segment.place != Place::Writing || segment.bytes.as_ptr() != bytes.as_ptr() {
+            return written;
+        }
+        match written {
+            None => {
+                segment.place = Place::Memory;
+                None
+            }
+            Some(mapped) => {
+                segment.place = Place::File;
+                Some(std::mem::replace(&mut segment.bytes, mapped))
+            }
+        }
     }
 
     fn segment(&self, id: u32) -> Option<&[u8]> {
@@ -195,26 +264,24 @@ impl Segments {
         }
     }
 
+    /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.open.capacity() + self.closed.iter().flatten().map(|s| s.bytes.len()).sum::<usize>()
+        let closed = self.closed.iter().flatten().filter(|s| s.place != Place::File);
+        self.open.capacity() + closed.map(|s| s.bytes.len()).sum::<usize>()
     }
 
     /// Everything, for a snapshot: number of the first segment, and the segments, the open one last.
     pub(crate) fn export(&self) -> (u32, Vec<Option<Segment>>) {
-        let mut all: Vec<_> = self
-            .closed
-            .iter()
-            .map(|s| s.as_ref().map(|s| Segment { bytes: s.bytes.clone(), maxt: s.maxt }))
-            .collect();
+        let mut all: Vec<_> = self.closed.iter().cloned().collect();
         if !self.open.is_empty() {
-            all.push(Some(Segment { bytes: Bytes::copy_from_slice(&self.open), maxt: self.open_maxt }));
+            all.push(Some(Segment::in_memory(Bytes::copy_from_slice(&self.open), self.open_maxt)));
         }
         (self.first, all)
     }
 
     /// From a snapshot.
     pub(crate) fn import(first: u32, closed: Vec<Option<Segment>>) -> Self {
-        Segments { first, closed: closed.into(), open: Vec::new(), open_maxt: i64::MIN }
+        Segments { first, closed: closed.into(), open: Vec::new(), open_maxt: i64::MIN, full: false }
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) const LIVE: u8 = 1;
 /// The shard holds out-of-order samples of the series.
 pub(crate) const HAS_OUT_OF_ORDER: u8 = 2;
 
+/// A complete chunk may reach into the growing one: it was completed for a cut of everything, which bars no times.
+pub(crate) const MAY_OVERLAP: u8 = 4;
+
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub(crate) struct Series {
@@ -159,6 +162,8 @@ impl Series {
                 segments.push(self.last_chunk, range, Encoding::Xor, self.xor.bytes_len() + 8, |out| {
                     self.write_growing(fragments, out)
                 });
+        } else if self.last_chunk != ChunkAt::NONE {
+            self.flags |= MAY_OVERLAP;
         }
         self.drop_growing(fragments);
     }
@@ -175,10 +180,7 @@ impl Series {
     fn write_growing(&self, fragments: &Fragments, out: &mut Vec<u8>) {
         let start = out.len();
         self.write_words(fragments, out);
-        // The encoder completes a buffer of its own: hand it the chunk's part.
-        let mut chunk = out.split_off(start);
-        self.xor.finish(&mut chunk);
-        out.extend_from_slice(&chunk);
+        self.xor.finish_at(out, start);
     }
 
     /// The whole words of the growing chunk.

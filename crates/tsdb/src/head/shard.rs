@@ -10,7 +10,7 @@ use super::fragments::Fragments;
 use super::ooo::{Insert, OutOfOrder, floats};
 use super::section::Fingerprint;
 use super::segments::{ChunkAt, Copies, Segments, StoredChunk};
-use super::series::{HAS_OUT_OF_ORDER, Series, range_end};
+use super::series::{HAS_OUT_OF_ORDER, MAY_OVERLAP, Series, range_end};
 use super::symbols::Symbols;
 
 /// Series on a page: 32 KiB.
@@ -194,6 +194,7 @@ impl Shard {
         let Shard { pages, fragments, .. } = self;
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         series.last_chunk = last_chunk;
+        series.flags |= MAY_OVERLAP;
         if let Some((xor, words, mint, next_at)) = growing {
             series.resume(xor, words, mint, next_at, fragments);
         }
@@ -348,9 +349,14 @@ impl Shard {
         let start = out.len();
         if limit == u32::MAX
             && let Some((maxt, _)) = series.last()
-            && TimeRange::new(series.mint, maxt).overlaps(&range)
         {
-            out.extend(series.growing(&self.fragments, copies));
+            if TimeRange::new(series.mint, maxt).overlaps(&range) {
+                out.extend(series.growing(&self.fragments, copies));
+            }
+            if series.mint <= range.mint && series.flags & MAY_OVERLAP == 0 {
+                // What is complete is older; its header need not be fetched from disk to learn that.
+                return;
+            }
         }
         for (at, stored) in self.complete_chunks(series).take_while(|(_, c)| c.maxt >= range.mint) {
             if stored.mint <= range.maxt && at.segment < limit {
@@ -487,12 +493,18 @@ impl Shard {
                     (min_t, max_t) = (min_t.min(series.mint), max_t.max(last));
                 }
                 at = series.last_chunk;
+                let mut newest = i64::MIN;
                 while let Some(stored) = segments.stored(at) {
                     if stored.maxt < floor {
                         break;
                     }
-                    (min_t, max_t) = (min_t.min(stored.mint), max_t.max(stored.maxt));
+                    min_t = min_t.min(stored.mint);
+                    newest = newest.max(stored.maxt);
                     at = stored.previous;
+                }
+                max_t = max_t.max(newest);
+                if series.last().is_some() && newest < series.mint {
+                    series.flags &= !MAY_OVERLAP;
                 }
                 if remove_empty && series.holds_nothing() {
                     if let Ok(entry) = table.find_entry(series.fp.low, |&s| s == slot) {

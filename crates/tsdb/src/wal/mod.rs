@@ -17,7 +17,9 @@ mod segment;
 mod writer;
 
 pub use commit::Commit;
-pub(crate) use frame::{FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_end, segment_header};
+pub(crate) use frame::{
+    FRAME_HEADER_BYTES, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_end, segment_header,
+};
 pub(crate) use record::{
     RecordKind, SampleGroup, put_cut, put_groups, put_series, put_series_entry, put_tenant, put_uvarint,
     take_uvarint, unzigzag, zigzag,

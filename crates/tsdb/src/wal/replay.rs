@@ -352,5 +352,10 @@ fn apply_samples(head: &Head, index: usize, out_of_order: bool, group: &SampleGr
             debug_assert!(!matches!(taken, Taken::Refused(crate::head::Refusal::OutOfOrder)));
         }
     }
+    let full = shard.segments.take_full();
+    drop(shard);
+    if full {
+        head.spill(index);
+    }
     unknown
 }
