@@ -1,13 +1,16 @@
-//! The engine over series of XOR chunks in memory: `cargo bench -p chronolith-promql`. Plain timing, best of a few runs;
-//! `SERIES` (default 50000) and `ONLY` (a prefix of a case's name) choose. With `--test` a small set is run once.
+//! The engine over series of XOR chunks in memory: `cargo bench -p chronolith-promql --bench engine`. Best of a few runs, by
+//! the process's CPU time and by the clock. Two sets of series: `wide` (`SERIES`, default 100000, over 1 h, half of them
+//! histogram buckets) and `long` (`LONG`, default 2000, over 7 d). `ONLY` is a prefix of a case's name, `PARALLEL` the
+//! threads that a query may use. With `--test` small sets are run once.
 
 use std::time::{Duration, Instant};
 
 use chronolith_chunk::{Chunk, encode_floats};
 use chronolith_model::{Labels, MatchOp};
+use chronolith_promql::parser::ParseOptions;
 use chronolith_promql::{
-    Engine, EngineOptions, QueryContext, Queryable, QueryableError, SelectRequest, Series, SeriesData,
-    SeriesSet, Value,
+    Engine, EngineOptions, QueryContext, QueryResult, Queryable, QueryableError, SelectRequest, Series,
+    SeriesData, SeriesSet, Value,
 };
 
 const STEP_MS: i64 = 15_000;
@@ -20,8 +23,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// `n` series of an hour: half of them request histograms of 10 buckets, the rest counters and gauges of CPUs.
-    fn new(n: usize) -> Self {
+    /// `n` series of `hours`: half of them request histograms of 10 buckets, the rest counters of CPUs.
+    fn new(n: usize, hours: i64) -> Self {
         let mut series = Vec::with_capacity(n);
         let mut rng = 42_u64;
         let mut random = move || {
@@ -57,10 +60,11 @@ impl Memory {
             let labels = Labels::from_pairs(labels).expect("labels are unique");
             let offset = (i as i64 * 37) % STEP_MS;
             let mut value = (random() % 100_000) as f64;
-            let samples = (HOUR_MS / STEP_MS) as usize * 5 / 4;
+            let before_ms = HOUR_MS / 4 * hours.min(24);
+            let samples = ((hours * HOUR_MS + before_ms) / STEP_MS) as usize;
             let (mut ts, mut vs) = (Vec::new(), Vec::new());
             for s in 0..samples {
-                ts.push(START_MS - HOUR_MS / 4 + offset + s as i64 * STEP_MS + (random() % 20) as i64);
+                ts.push(START_MS - before_ms + offset + s as i64 * STEP_MS + (random() % 20) as i64);
                 value = if random() % 5_000 == 0 { 0.0 } else { value + (random() % 100) as f64 / 4.0 };
                 vs.push(value);
             }
@@ -112,7 +116,8 @@ impl Queryable for &'static Memory {
     }
 }
 
-const CASES: &[(&str, &str)] = &[
+/// Names and queries over 100k series of an hour, 60 steps a minute apart.
+const WIDE: &[(&str, &str)] = &[
     ("select", "node_cpu_seconds_total"),
     ("rate", "rate(node_cpu_seconds_total[5m])"),
     ("sum_by_rate", "sum by (mode) (rate(node_cpu_seconds_total[5m]))"),
@@ -133,50 +138,98 @@ const CASES: &[(&str, &str)] = &[
         "rate(node_cpu_seconds_total[5m]) * on (instance) group_left sum by (instance) (node_cpu_seconds_total)",
     ),
     ("count_by_name", "count by (__name__) ({__name__=~\".+\"})"),
-    ("quantile_over_time", "quantile_over_time(0.9, node_cpu_seconds_total{cpu=\"0\"}[10m])"),
+    ("quantile_over_time", "quantile_over_time(0.9, node_cpu_seconds_total[10m])"),
     ("max_over_time", "max(max_over_time(node_cpu_seconds_total[10m]))"),
     ("subquery", "max_over_time(sum by (mode) (rate(node_cpu_seconds_total[5m]))[30m:1m])"),
+    ("subquery_all", "sum(max_over_time(rate(node_cpu_seconds_total{cpu=\"0\"}[5m])[30m:1m]))"),
     ("arithmetic", "1 - node_cpu_seconds_total / 100 > 0.5"),
 ];
+
+/// Names and queries over 2k series of a week, 168 steps an hour apart.
+const LONG: &[(&str, &str)] = &[
+    ("rate", "rate(node_cpu_seconds_total[5m])"),
+    ("sum_by_rate", "sum by (mode) (rate(node_cpu_seconds_total[2h]))"),
+    (
+        "histogram_quantile",
+        "histogram_quantile(0.9, sum by (le) (rate(http_request_duration_seconds_bucket[2h])))",
+    ),
+    ("quantile_over_time", "quantile_over_time(0.9, node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("stddev_over_time", "stddev_over_time(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("mad_over_time", "mad_over_time(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("sum_over_time", "sum_over_time(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("avg_over_time", "avg_over_time(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("max_over_time", "max_over_time(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("deriv", "deriv(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("changes", "changes(node_cpu_seconds_total{cpu=\"0\"}[6h])"),
+    ("smoothing", "double_exponential_smoothing(node_cpu_seconds_total{cpu=\"0\"}[6h], 0.5, 0.5)"),
+    ("subquery", "max_over_time(sum by (mode) (rate(node_cpu_seconds_total[5m]))[6h:5m])"),
+];
+
+/// CPU time of all threads of this process so far.
+fn cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanos = tasks.filter_map(|t| {
+        let text = std::fs::read_to_string(t.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
 
 fn main() {
     let smoke = std::env::args().any(|a| a == "--test");
     let number =
         |name: &str, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    let n = if smoke { 1_000 } else { number("SERIES", 50_000) };
+    let runs = if smoke { 1 } else { number("RUNS", 3) };
     let only = std::env::var("ONLY").unwrap_or_default();
-    let memory: &'static Memory = Box::leak(Box::new(Memory::new(n)));
-    let engine = Engine::new(EngineOptions::default());
-    let cx = QueryContext::new();
-    println!("{} series", memory.series.len());
-    for (name, query) in CASES.iter().filter(|(name, _)| name.starts_with(&only)) {
-        for (kind, step_ms) in [("instant", 0), ("1h", 60_000)] {
-            let mut best = Duration::MAX;
-            let mut shape = (0, 0);
-            for _ in 0..if smoke { 1 } else { 3 } {
-                let started = Instant::now();
-                let end = START_MS + HOUR_MS - 1;
-                let result = if step_ms == 0 {
-                    engine.instant(&memory, query, end, &cx)
-                } else {
-                    engine.range(&memory, query, START_MS, end, step_ms, &cx)
-                }
-                .unwrap_or_else(|e| panic!("{query}: {e}"));
-                best = best.min(started.elapsed());
-                let series = match &result.value {
-                    Value::Matrix(m) => m.len(),
-                    Value::Vector(v) => v.len(),
-                    _ => 1,
-                };
-                shape = (series, result.stats.samples_read);
+    let threads_max = number("PARALLEL", 0);
+    let engine =
+        Engine::new(EngineOptions { threads_max, parse: ParseOptions::ALL, ..EngineOptions::default() });
+    for (set, n, hours, step_ms, cases) in [
+        ("wide", if smoke { 1_000 } else { number("SERIES", 100_000) }, 1, 60_000, WIDE),
+        ("long", if smoke { 20 } else { number("LONG", 2_000) }, 168, HOUR_MS, LONG),
+    ] {
+        let cases: Vec<_> = cases.iter().filter(|(name, _)| name.starts_with(&only)).collect();
+        if n == 0 || cases.is_empty() {
+            continue;
+        }
+        let memory: &'static Memory = Box::leak(Box::new(Memory::new(n, hours)));
+        println!("{set}: {} series, {hours} h", memory.series.len());
+        for (name, query) in cases {
+            let end = START_MS + hours * HOUR_MS - 1;
+            for (kind, step_ms) in [("instant", 0), ("range", step_ms)] {
+                measure(&format!("{set}/{name}/{kind}"), runs, || {
+                    let cx = QueryContext::new();
+                    if step_ms == 0 {
+                        engine.instant(&memory, query, end, &cx)
+                    } else {
+                        engine.range(&memory, query, START_MS, end, step_ms, &cx)
+                    }
+                    .unwrap_or_else(|e| panic!("{query}: {e}"))
+                });
             }
-            let rate = shape.1 as f64 / best.as_secs_f64() / 1e6;
-            println!(
-                "engine/{name}/{kind}: {:8.1} ms  {:6.1}M samples/s  {} series out",
-                best.as_secs_f64() * 1e3,
-                rate,
-                shape.0
-            );
         }
     }
+}
+
+fn measure(name: &str, runs: usize, mut run: impl FnMut() -> QueryResult) {
+    let (mut best, mut best_cpu) = (Duration::MAX, Duration::MAX);
+    let (mut series, mut samples) = (0, 0);
+    for _ in 0..runs {
+        let (started, started_cpu) = (Instant::now(), cpu());
+        let result = run();
+        best = best.min(started.elapsed());
+        best_cpu = best_cpu.min(cpu() - started_cpu);
+        samples = result.stats.samples_read;
+        series = match &result.value {
+            Value::Matrix(m) => m.len(),
+            Value::Vector(v) => v.len(),
+            _ => 1,
+        };
+    }
+    let rate = samples as f64 / best_cpu.as_secs_f64() / 1e6;
+    println!(
+        "{name:32} {:9.1} ms CPU {:9.1} ms  {rate:6.1} M samples/s  {series} series out",
+        best_cpu.as_secs_f64() * 1e3,
+        best.as_secs_f64() * 1e3,
+    );
 }

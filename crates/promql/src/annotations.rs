@@ -94,6 +94,13 @@ impl Annotations {
         self.insert(text, Entry { level: Level::Warning, span: None, detail: Detail::Plain });
     }
 
+    /// Adds those of another set, as if they had been added to this one.
+    pub(crate) fn append(&mut self, other: Annotations) {
+        for (text, entry) in other.entries {
+            self.insert(text, entry);
+        }
+    }
+
     fn warn(&mut self, span: Span, text: String) {
         let text = format!("PromQL warning: {text}");
         self.insert(text, Entry { level: Level::Warning, span: Some(span), detail: Detail::Plain });

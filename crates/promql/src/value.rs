@@ -133,6 +133,15 @@ pub struct Analysis {
     pub operators: Vec<OperatorAnalysis>,
 }
 
+impl QueryStats {
+    /// Adds what a part of the query cost that ran beside this one; the peak is the query's own.
+    pub(crate) fn add(&mut self, part: &QueryStats) {
+        self.samples_total += part.samples_total;
+        self.samples_read += part.samples_read;
+        self.series_read += part.series_read;
+    }
+}
+
 /// A query's value with its annotations, texts as the HTTP API shows them.
 #[derive(Debug)]
 pub struct QueryResult {

@@ -1,4 +1,5 @@
-//! Upstream's PromQL scripts, which lie beside the workspace, and our own, which lie in `testdata`, over series in memory.
+//! Upstream's PromQL scripts, which lie beside the workspace, and our own, which lie in `testdata`, over series in memory,
+//! with queries that stay on one thread and with queries that use several.
 //! `tests/conformance` runs them over the head and over blocks behind the StoreAPI.
 
 use std::path::Path;
@@ -9,7 +10,8 @@ use chronolith_promql::script::{
     LoadedSeries, MemoryStorage, ScriptStorage, corpus, run_script, script_options,
 };
 use chronolith_promql::{
-    Engine, QueryContext, Queryable, QueryableError, SelectRequest, Series, SeriesData, SeriesSet,
+    Engine, EngineOptions, QueryContext, Queryable, QueryableError, SelectRequest, Series, SeriesData,
+    SeriesSet,
 };
 
 /// The series of a script as a storage holds them: floats in XOR chunks.
@@ -72,10 +74,10 @@ fn in_chunks() -> Box<dyn ScriptStorage> {
 }
 
 /// Runs a script; false when anything in it failed.
-fn passes(path: &Path, open: &Open) -> bool {
+fn passes(path: &Path, threads_max: usize, open: &Open) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let text = std::fs::read_to_string(path).expect("a readable script");
-    match run_script(&text, &Engine::new(script_options()), open) {
+    match run_script(&text, &Engine::new(EngineOptions { threads_max, ..script_options() }), open) {
         Err(err) => {
             println!("{name}: {err}");
             false
@@ -92,21 +94,21 @@ fn passes(path: &Path, open: &Open) -> bool {
 
 #[test]
 fn upstream_scripts_pass_in_memory() {
-    upstream_scripts_pass(&in_memory);
+    upstream_scripts_pass(1, &in_memory);
 }
 
 #[test]
 fn upstream_scripts_pass_in_chunks() {
-    upstream_scripts_pass(&in_chunks);
+    upstream_scripts_pass(4, &in_chunks);
 }
 
-fn upstream_scripts_pass(open: &Open) {
+fn upstream_scripts_pass(threads_max: usize, open: &Open) {
     let only = std::env::var("SCRIPT").unwrap_or_default();
     let Some(scripts) = corpus::upstream_scripts() else { return };
     let wrong: Vec<String> = scripts
         .into_iter()
         .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&only)))
-        .filter(|path| !passes(path, open))
+        .filter(|path| !passes(path, threads_max, open))
         .map(|path| path.display().to_string())
         .collect();
     assert!(wrong.is_empty(), "failures in {wrong:?}");
@@ -116,8 +118,8 @@ fn upstream_scripts_pass(open: &Open) {
 fn own_scripts_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     for path in corpus::scripts_in(&folder).expect("our own scripts") {
-        for open in [&in_memory as &Open, &in_chunks] {
-            assert!(passes(&path, open), "{}", path.display());
+        for (threads_max, open) in [(1, &in_memory as &Open), (4, &in_chunks)] {
+            assert!(passes(&path, threads_max, open), "{}", path.display());
         }
     }
 }

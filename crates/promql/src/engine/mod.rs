@@ -137,6 +137,7 @@ impl Engine {
     ) -> Result<QueryResult, EngineError> {
         let plan = self.plan(query, start, end, step_ms, cx)?;
         let instant = step_ms == 0;
+        let _busy = crate::exec::ordered::Busy::enter();
         let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
         let profile = cx.analyze.then(|| Profile::new(plan.ast.len()));
         let budget = Budget::new(self.options.samples_max, Arc::clone(&cx.memory), profile.clone());

@@ -13,6 +13,9 @@ pub struct EngineOptions {
     pub samples_max: usize,
     /// Longest that one query may run.
     pub timeout: Duration,
+    /// Most threads that one query runs on; 0 is as many as there are cores. All queries together never use more
+    /// helping threads than there are cores.
+    pub threads_max: usize,
     /// Step of a subquery that names none.
     pub subquery_step_ms: i64,
     /// Parts of the language that are switched on.
@@ -26,12 +29,20 @@ pub struct EngineOptions {
     pub type_and_unit_labels: bool,
 }
 
+impl EngineOptions {
+    /// Threads that a query may run on.
+    pub(crate) fn threads(&self) -> usize {
+        if self.threads_max == 0 { crate::exec::ordered::cores() } else { self.threads_max }
+    }
+}
+
 impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
             lookback_ms: 5 * 60 * 1000,
             samples_max: 50_000_000,
             timeout: Duration::from_secs(120),
+            threads_max: 0,
             subquery_step_ms: 60 * 1000,
             parse: ParseOptions::default(),
             delayed_name_removal: false,

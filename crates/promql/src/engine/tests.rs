@@ -41,8 +41,50 @@ fn long_chains_and_deep_nesting_neither_crash_nor_hang() {
 }
 
 #[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let mut storage = MemoryStorage::new();
+    for a in 0..3_000_i64 {
+        let (a_text, b) = (a.to_string(), (a % 7).to_string());
+        let labels = [("__name__", "m"), ("a", a_text.as_str()), ("b", b.as_str())];
+        let labels = Labels::from_pairs(labels).expect("labels are unique");
+        for i in 0..40 {
+            // Values of very different size, so that the order of a sum shows in its last bits.
+            let v = ((a * 31 + i * 7) % 1009) as f64 * 10_f64.powi((a % 25 - 12) as i32);
+            storage.append_float(&labels, i * 15_000, v, 0).expect("times ascend");
+        }
+    }
+    let run = |threads_max, query: &str| {
+        let engine = Engine::new(EngineOptions { threads_max, ..EngineOptions::default() });
+        let r = engine.range(&storage, query, 0, 600_000, 60_000, &QueryContext::new()).unwrap();
+        (
+            format!("{:?}", r.value),
+            r.warnings,
+            r.infos,
+            r.stats.samples_total,
+            r.stats.samples_read,
+            r.stats.series_read,
+        )
+    };
+    for query in [
+        "sum by (b) (rate(m[5m]))",
+        "avg(m)",
+        "stddev without (a) (m)",
+        "quantile_over_time(2, m[2m])",
+        "topk(3, m) + on (a) group_left () max by (a) (m)",
+        "max_over_time(m[5m] @ 300)",
+    ] {
+        let one = run(1, query);
+        for threads in [2, 8] {
+            assert!(run(threads, query) == one, "{query} on {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn budgets_deadlines_and_cancellation() {
-    let small = Engine::new(EngineOptions { samples_max: 40_000, ..EngineOptions::default() });
+    // Threads hold a batch each.
+    let options = EngineOptions { samples_max: 40_000, threads_max: 1, ..EngineOptions::default() };
+    let small = Engine::new(options);
     let range = |query| small.range(&storage(), query, 0, 1_485_000, 1_485, &QueryContext::new());
     let err = range("m_total").unwrap_err();
     assert_eq!(

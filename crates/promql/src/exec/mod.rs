@@ -15,6 +15,8 @@ mod join;
 mod labels;
 mod merge;
 mod native_range;
+pub(crate) mod ordered;
+mod parallel;
 pub(crate) mod profile;
 mod range;
 mod result;

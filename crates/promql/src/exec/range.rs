@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use chronolith_chunk::SampleColumns;
 use chronolith_model::Labels;
 
 use crate::engine::EngineError;
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::same_labels;
+use crate::exec::parallel::SeriesRows;
 use crate::exec::samples::{Samples, Window, Windows};
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
 use crate::functions::rate::RateKind;
@@ -14,6 +16,7 @@ use crate::functions::{kahan, over_time, quantile, rate};
 use crate::parser::{Call, ExprId, FunctionId, NodeKind, Span, Subquery, ValueType, VectorSelector};
 
 /// A range function's call, resolved for a grid.
+#[derive(Clone)]
 pub(crate) struct RangeCall {
     pub(crate) id: FunctionId,
     pub(crate) windows: Windows,
@@ -123,17 +126,13 @@ impl<'a> Exec<'a> {
         sink: Sink<'_, 'a>,
     ) -> Result<()> {
         let plan = self.plan;
-        let mut out = Batch::new(grid.count);
         match plan.ast.kind(argument) {
-            NodeKind::MatrixSelector(m) => self.each_series(m.selector, &mut |exec, labels, columns| {
-                range.samples.take(columns);
-                exec.range_row(range, labels, false, grid, &mut out)?;
-                // The next series decodes into these buffers.
-                std::mem::swap(&mut range.samples.ft, &mut columns.ts);
-                std::mem::swap(&mut range.samples.fv, &mut columns.values);
-                exec.emit_full(&mut out, sink)
-            })?,
+            NodeKind::MatrixSelector(m) => {
+                let rows = RangeRows { range: range.clone(), grid: *grid };
+                self.series_rows(m.selector, rows, grid, sink)
+            }
             NodeKind::Subquery(s) => {
+                let mut out = Batch::new(grid.count);
                 let inner = subquery_grid(s, grid, plan.times.subquery_step_ms);
                 self.vector(s.expr, &inner, &mut |exec, batch| {
                     for row in batch.rows() {
@@ -142,10 +141,10 @@ impl<'a> Exec<'a> {
                     }
                     exec.emit_full(&mut out, sink)
                 })?;
+                self.emit(out, sink)
             }
             _ => unreachable!("checked when the call was resolved"),
         }
-        self.emit(out, sink)
     }
 
     /// Evaluates the function over one series' samples, which lie in `range.samples`.
@@ -347,6 +346,30 @@ impl<'a> Exec<'a> {
         } else if !["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s)) {
             self.annotations.possible_non_counter(name, range.span);
         }
+    }
+}
+
+/// Rows of a function over a range selector.
+#[derive(Clone)]
+struct RangeRows {
+    range: RangeCall,
+    grid: Grid,
+}
+
+impl SeriesRows for RangeRows {
+    fn add(
+        &mut self,
+        exec: &mut Exec<'_>,
+        labels: &Labels,
+        columns: &mut SampleColumns,
+        out: &mut Batch,
+    ) -> Result<()> {
+        self.range.samples.take(columns);
+        exec.range_row(&mut self.range, labels, false, &self.grid, out)?;
+        // The next series decodes into these buffers.
+        std::mem::swap(&mut self.range.samples.ft, &mut columns.ts);
+        std::mem::swap(&mut self.range.samples.fv, &mut columns.values);
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::exec::batch::Row;
 use crate::exec::{Grid, Result};
 
 /// Samples of one series, each kind ascending in time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
     /// Times of the floats.
     pub(crate) ft: Vec<i64>,

@@ -7,6 +7,7 @@ use chronolith_model::histogram::CounterReset;
 use chronolith_model::{FloatHistogram, Labels, TimeRange, is_stale_nan};
 
 use crate::exec::batch::{histogram_weight, label_bytes};
+use crate::exec::parallel::SeriesRows;
 use crate::exec::samples::advance;
 use crate::exec::{Batch, Exec, Grid, Held, Result, SharedSeries, Sink};
 use crate::memory::MemoryUse;
@@ -28,9 +29,15 @@ pub(crate) enum Current {
 }
 
 /// The buffers that series are decoded into, one after the other.
-struct Decoding {
+pub(crate) struct Decoding {
     columns: SampleColumns,
     held: Held,
+}
+
+impl Decoding {
+    pub(crate) fn new(exec: &Exec<'_>) -> Self {
+        Decoding { columns: SampleColumns::default(), held: exec.held(MemoryUse::Samples) }
+    }
 }
 
 /// Bytes of decoded samples.
@@ -76,8 +83,7 @@ impl<'a> Exec<'a> {
         let plan = self.plan;
         let Some(read) = &plan.reads[selector.index()] else { return Ok(()) };
         let source = &plan.sources[read.source];
-        let mut decoding =
-            Decoding { columns: SampleColumns::default(), held: self.held(MemoryUse::Samples) };
+        let mut decoding = Decoding::new(self);
         if source.uses > 1 {
             let shared = self.shared_series(read.source)?;
             for series in shared.series.iter() {
@@ -96,7 +102,8 @@ impl<'a> Exec<'a> {
         Ok(())
     }
 
-    fn one_series(
+    /// Decodes one series and hands it to the sink.
+    pub(crate) fn one_series(
         &mut self,
         selector: ExprId,
         series: &Series,
@@ -127,7 +134,7 @@ impl<'a> Exec<'a> {
     }
 
     /// The series of a source that several selectors use, read once.
-    fn shared_series(&mut self, source: usize) -> Result<SharedSeries> {
+    pub(crate) fn shared_series(&mut self, source: usize) -> Result<SharedSeries> {
         if let Some(shared) = &self.shared[source] {
             return Ok(shared.clone());
         }
@@ -167,35 +174,59 @@ impl<'a> Exec<'a> {
         if selector.smoothed && what == Current::Value {
             return self.select_smoothed(id, selector, grid, sink);
         }
-        let lookback = self.plan.times.lookback_ms;
-        let strip = drop_name && self.drops_names_now(id);
-        let mut out = Batch::new(grid.count);
-        self.each_series(id, &mut |exec, labels, columns| {
-            let mut points = 0;
-            out.push(
-                || if strip { super::labels::without_metadata(labels) } else { labels.clone() },
-                drop_name,
-                |row| {
-                    each_current(selector, lookback, columns, grid, |step, i| {
-                        points += 1;
-                        match what {
-                            Current::Value => match columns.histogram(i) {
-                                Some(h) => row.set_histogram(step, Arc::clone(h)),
-                                None => row.set(step, columns.values[i]),
-                            },
-                            Current::Timestamp => row.set(step, columns.ts[i] as f64 / 1000.0),
-                            Current::StartTimestamp => {
-                                let st = columns.start_ts.get(i).copied().unwrap_or(0);
-                                row.set(step, st as f64 / 1000.0);
-                            }
+        let rows = CurrentRows {
+            selector,
+            what,
+            drop_name,
+            strip: drop_name && self.drops_names_now(id),
+            grid: *grid,
+        };
+        self.series_rows(id, rows, grid, sink)
+    }
+}
+
+/// Rows of an instant selector.
+#[derive(Clone)]
+struct CurrentRows<'p> {
+    selector: &'p VectorSelector,
+    what: Current,
+    drop_name: bool,
+    strip: bool,
+    grid: Grid,
+}
+
+impl SeriesRows for CurrentRows<'_> {
+    fn add(
+        &mut self,
+        exec: &mut Exec<'_>,
+        labels: &Labels,
+        columns: &mut SampleColumns,
+        out: &mut Batch,
+    ) -> Result<()> {
+        let lookback = exec.plan.times.lookback_ms;
+        let mut points = 0;
+        out.push(
+            || if self.strip { super::labels::without_metadata(labels) } else { labels.clone() },
+            self.drop_name,
+            |row| {
+                each_current(self.selector, lookback, columns, &self.grid, |step, i| {
+                    points += 1;
+                    match self.what {
+                        Current::Value => match columns.histogram(i) {
+                            Some(h) => row.set_histogram(step, Arc::clone(h)),
+                            None => row.set(step, columns.values[i]),
+                        },
+                        Current::Timestamp => row.set(step, columns.ts[i] as f64 / 1000.0),
+                        Current::StartTimestamp => {
+                            let st = columns.start_ts.get(i).copied().unwrap_or(0);
+                            row.set(step, st as f64 / 1000.0);
                         }
-                    });
-                },
-            );
-            exec.stats.samples_total += points;
-            exec.emit_full(&mut out, sink)
-        })?;
-        self.emit(out, sink)
+                    }
+                });
+            },
+        );
+        exec.stats.samples_total += points;
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct RateKind {
 }
 
 /// What is known of a whole series before its windows are looked at.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Resets {
     /// Indices of floats before which the counter was reset.
     at: Vec<usize>,
