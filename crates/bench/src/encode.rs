@@ -6,30 +6,32 @@ use crate::workload::Workload;
 /// Samples in a request: Prometheus's default `max_samples_per_send`.
 pub(crate) const REQUEST_SAMPLES: usize = 2000;
 
-/// The snappy-compressed requests of one step of the whole workload.
-pub(crate) fn encode_step(workload: &mut Workload, step: u64, requests: &mut Vec<Vec<u8>>) {
-    let t = workload.time(step);
+/// The snappy-compressed requests of `steps` steps of the whole workload, from `first` on. All samples of a series are
+/// in one request.
+pub(crate) fn encode_steps(workload: &mut Workload, first: u64, steps: u64, requests: &mut Vec<Vec<u8>>) {
+    let times: Vec<i64> = (first..first + steps).map(|step| workload.time(step)).collect();
     let mut encoder = snap::raw::Encoder::new();
     let mut body = Vec::with_capacity(REQUEST_SAMPLES * 400);
-    for chunk in workload.series.chunks_mut(REQUEST_SAMPLES) {
+    let mut samples = Vec::new();
+    for chunk in workload.series.chunks_mut((REQUEST_SAMPLES / steps as usize).max(1)) {
         body.clear();
         for series in chunk {
-            let v = series.value(step);
-            put_series(&series.labels, t, v, &mut body);
+            samples.clear();
+            for (t, step) in times.iter().zip(first..) {
+                put_sample(*t, series.value(step), &mut samples);
+            }
+            body.push(0x0A);
+            put_varint((series.labels.len() + samples.len()) as u64, &mut body);
+            body.extend_from_slice(&series.labels);
+            body.extend_from_slice(&samples);
         }
         requests.push(encoder.compress_vec(&body).expect("a request is far below snappy's 4 GiB"));
     }
 }
 
-fn put_series(labels: &[u8], t: i64, v: f64, out: &mut Vec<u8>) {
-    let t_len = varint_len(t as u64);
-    let sample_len = 1 + 8 + 1 + t_len;
-    let series_len = labels.len() + 1 + varint_len(sample_len as u64) + sample_len;
-    out.push(0x0A);
-    put_varint(series_len as u64, out);
-    out.extend_from_slice(labels);
+fn put_sample(t: i64, v: f64, out: &mut Vec<u8>) {
     out.push(0x12);
-    put_varint(sample_len as u64, out);
+    put_varint((1 + 8 + 1 + varint_len(t as u64)) as u64, out);
     out.push(0x09);
     out.extend_from_slice(&v.to_bits().to_le_bytes());
     out.push(0x10);
@@ -56,9 +58,16 @@ mod tests {
     fn a_step_is_cut_into_requests_of_two_thousand() {
         let mut w = Workload::new(4500, 1_700_000_000_000, 15_000, 1);
         let mut requests = Vec::new();
-        encode_step(&mut w, 0, &mut requests);
+        encode_steps(&mut w, 0, 1, &mut requests);
         assert_eq!(requests.len(), 3);
         let body = snap::raw::Decoder::new().decompress_vec(&requests[2]).unwrap();
         assert_eq!(body[0], 0x0A);
+    }
+    #[test]
+    fn several_steps_make_requests_of_the_same_size() {
+        let mut w = Workload::new(1000, 1_700_000_000_000, 15_000, 1);
+        let mut requests = Vec::new();
+        encode_steps(&mut w, 0, 10, &mut requests);
+        assert_eq!(requests.len(), 1000 * 10 / REQUEST_SAMPLES);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::encode::encode_step;
-use crate::peer::{Peer, Running};
-use crate::workload::Workload;
+use crate::encode::encode_steps;
+use crate::peer::Kind;
+use crate::running::Running;
+use crate::shape::Shape;
 
 /// Encoded requests held at once; then they are sent before more are made.
 const AHEAD_BYTES_MAX: usize = 1 << 30;
@@ -29,40 +29,35 @@ pub(crate) struct IngestResult {
     pub(crate) latencies_s: Vec<f64>,
 }
 
-/// Writes `steps` steps over `connections` connections.
-pub(crate) fn ingest(
-    server: &Running,
-    workload: &mut Workload,
-    steps: u64,
-    connections: usize,
-) -> Result<IngestResult> {
-    let series = workload.series.len();
-    let samples = AtomicU64::new(0);
+/// Writes a load.
+pub(crate) fn ingest(server: &Running, shape: &Shape) -> Result<IngestResult> {
+    let mut workload = shape.workload()?;
+    let (series, steps) = (workload.series.len(), shape.steps());
+    let mut samples = 0;
     let latencies = Mutex::new(Vec::new());
     let mut wall_s = 0.0;
     let mut step = 0;
     while step < steps {
-        let mut window: Vec<Vec<u8>> = Vec::new();
-        let mut window_steps = 0;
+        // One scrape (or burst of them) after the other, as a Prometheus sends them: a series' samples must arrive in
+        // order.
+        let mut window: Vec<Vec<Vec<u8>>> = Vec::new();
         let mut bytes = 0;
-        while step + window_steps < steps && bytes < AHEAD_BYTES_MAX {
-            let from = window.len();
-            encode_step(workload, step + window_steps, &mut window);
-            bytes += window[from..].iter().map(Vec::len).sum::<usize>();
-            window_steps += 1;
+        while step < steps && bytes < AHEAD_BYTES_MAX {
+            let burst = shape.burst.min(steps - step);
+            let mut requests = Vec::new();
+            encode_steps(&mut workload, step, burst, &mut requests);
+            bytes += requests.iter().map(Vec::len).sum::<usize>();
+            window.push(requests);
+            step += burst;
+            samples += series as u64 * burst;
         }
         let started = Instant::now();
-        // One scrape after the other, as a Prometheus sends them: a series' samples must arrive in order.
-        let per_step = window.len() / window_steps as usize;
-        for requests in window.chunks(per_step) {
+        for requests in &window {
             let queue: Mutex<VecDeque<&[u8]>> = Mutex::new(requests.iter().map(Vec::as_slice).collect());
-            send_all(server, &queue, connections, &latencies)?;
-            samples.fetch_add(series as u64, Ordering::Relaxed);
+            send_all(server, &queue, shape.connections, &latencies)?;
         }
         wall_s += started.elapsed().as_secs_f64();
-        step += window_steps;
     }
-    let samples = samples.into_inner();
     let cpu_s = server.cpu_seconds()?;
     let (peak, _) = server.memory_bytes();
     let mut latencies_s = latencies.into_inner().expect("no sender panicked");
@@ -101,7 +96,7 @@ fn send_all(
                         own.push(started.elapsed().as_secs_f64());
                         if !(200..300).contains(&reply.status) {
                             let text = String::from_utf8_lossy(&reply.body).into_owned();
-                            bail!("{} answered {}: {text}", server.peer.title(), reply.status);
+                            bail!("{} answered {}: {text}", server.peer.title, reply.status);
                         }
                     }
                     latencies.lock().expect("no sender panicked").extend(own);
@@ -121,22 +116,22 @@ pub(crate) fn disk_bytes(server: &Running) -> Result<u64> {
         let text = p.to_string_lossy();
         text.ends_with("/index") || text.contains("/chunks/")
     };
-    match server.peer {
-        Peer::Chronolith => {
+    match server.peer.kind {
+        Kind::Chronolith => {
             let reply = client.post_form("/api/v1/admin/tsdb/flush", &[])?;
             if reply.status >= 300 {
                 bail!("flush answered {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
             }
             Ok(server.disk_bytes(|p| p.to_string_lossy().contains("/bucket/") && in_block(p)))
         }
-        Peer::Prometheus => {
+        Kind::Prometheus => {
             let reply = client.post_form("/api/v1/admin/tsdb/snapshot", &[])?;
             if reply.status >= 300 {
                 bail!("snapshot answered {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
             }
             Ok(server.disk_bytes(|p| p.to_string_lossy().contains("/snapshots/") && in_block(p)))
         }
-        Peer::VictoriaMetrics => {
+        Kind::VictoriaMetrics => {
             client.get("/internal/force_flush")?;
             client.get("/internal/force_merge")?;
             Ok(server.disk_bytes(|p| !p.to_string_lossy().contains("/cache/")))

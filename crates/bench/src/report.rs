@@ -8,6 +8,12 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The figure below which a share `p` of sorted figures lies.
+pub(crate) fn percentile(sorted: &[f64], p: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * p) as usize).copied().unwrap_or(f64::NAN)
+}
+
 /// A Markdown table that grows row by row.
 #[derive(Debug)]
 pub(crate) struct Table {

@@ -88,6 +88,11 @@ impl Workload {
         }
     }
 
+    /// Hosts that have series.
+    pub(crate) fn hosts(&self) -> usize {
+        self.series.len().div_ceil(HOST_SERIES)
+    }
+
     /// The timestamp of step `step`.
     pub(crate) fn time(&self, step: u64) -> i64 {
         self.start_ms + step as i64 * self.interval_ms

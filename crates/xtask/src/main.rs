@@ -57,11 +57,11 @@ fn test() -> Result<()> {
         .env("CI", "true"))
 }
 
-/// The paired measurement with its default size; further words go to `chronolith-bench compare`.
+/// The paired measurements; further words go to `chronolith-bench suite`.
 fn bench(rest: &[&str]) -> Result<()> {
     packages::ensure()?;
     cargo(&["build", "--release", "--bin", "chronolith", "--bin", "chronolith-bench"])?;
-    let mut args = vec!["run", "--release", "--quiet", "--bin", "chronolith-bench", "--", "compare"];
+    let mut args = vec!["run", "--release", "--quiet", "--bin", "chronolith-bench", "--", "suite"];
     args.extend_from_slice(rest);
     cargo(&args)
 }
