@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Internal,
     /// The feature is off, or the server is not ready for it.
     Unavailable,
+    /// Too many queries wait already; not upstream's, which lets them wait without a bound.
+    TooManyRequests,
     /// No such thing.
     NotFound,
     /// The method is not offered.
@@ -33,6 +35,7 @@ impl ErrorKind {
             ErrorKind::Timeout => "timeout",
             ErrorKind::Internal => "internal",
             ErrorKind::Unavailable => "unavailable",
+            ErrorKind::TooManyRequests => "too_many_requests",
             ErrorKind::NotFound => "not_found",
             ErrorKind::MethodNotAllowed => "method_not_allowed",
         }
@@ -46,6 +49,7 @@ impl ErrorKind {
             ErrorKind::Canceled => StatusCode::from_u16(499).expect("499 is between 100 and 999"),
             ErrorKind::Timeout => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Internal | ErrorKind::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }

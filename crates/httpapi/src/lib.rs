@@ -5,13 +5,15 @@
 //! `util/jsonutil`, as the project's contract pages describe them.
 
 mod error;
+mod insight_json;
 mod json;
 mod params;
 mod reply;
 mod value_json;
 
 pub use error::{ApiError, ErrorKind};
+pub use insight_json::{StepTimes, seconds, write_analysis, write_explanation, write_stats, write_timings};
 pub use json::{JsonBuf, format_float};
 pub use params::{Params, decode_label_name, parse_bool, parse_duration, parse_time};
-pub use reply::{Annotations, failure, success};
-pub use value_json::{write_labels, write_value};
+pub use reply::{Annotations, failure, success, try_success};
+pub use value_json::{value_bytes, write_labels, write_value, write_value_while};

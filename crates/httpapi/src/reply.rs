@@ -22,18 +22,47 @@ pub struct Annotations {
 
 /// A successful reply whose `data` is what `write` writes.
 pub fn success(annotations: &Annotations, write: impl FnOnce(&mut JsonBuf)) -> Response {
+    let written = try_success::<(), std::convert::Infallible>(annotations, |j| {
+        write(j);
+        Ok(())
+    });
+    match written {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// As [`success`], for a large `data` whose writing may be given up. What `write` returns is kept as long as the reply is
+/// in memory.
+pub fn try_success<H: Send + Sync + 'static, E>(
+    annotations: &Annotations,
+    write: impl FnOnce(&mut JsonBuf) -> Result<H, E>,
+) -> Result<Response, E> {
     let mut j = JsonBuf::new();
     j.raw(r#"{"status":"success","data":"#);
-    write(&mut j);
+    let held = write(&mut j)?;
     put_list(&mut j, "warnings", "warning", &annotations.warnings);
     put_list(&mut j, "infos", "info", &annotations.infos);
     j.raw("}");
-    let mut response = json_response(j);
+    let bytes = Bytes::from_owner(Held { bytes: j.bytes, _held: held });
+    let mut response = json_response(bytes);
     if annotations.partial {
         // Thanos's query-frontend relies on this to keep partial answers out of its cache.
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    response
+    Ok(response)
+}
+
+/// A reply's bytes, and what is kept with them.
+struct Held<H> {
+    bytes: Vec<u8>,
+    _held: H,
+}
+
+impl<H> AsRef<[u8]> for Held<H> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// A failed reply.
@@ -41,7 +70,7 @@ pub fn failure(error: &ApiError) -> Response {
     let mut j = JsonBuf::new();
     j.raw(r#"{"status":"error","errorType":"#).string(error.kind.as_str());
     j.raw(r#","error":"#).string(&error.message).raw("}");
-    let mut response = json_response(j);
+    let mut response = json_response(j.bytes.into());
     *response.status_mut() = error.kind.status();
     response
 }
@@ -52,8 +81,8 @@ impl axum::response::IntoResponse for ApiError {
     }
 }
 
-fn json_response(j: JsonBuf) -> Response {
-    let mut response = Response::new(Bytes::from(j.bytes).into());
+fn json_response(bytes: Bytes) -> Response {
+    let mut response = Response::new(bytes.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -1,38 +1,103 @@
 //! Query results as JSON, written straight from the columns.
 
 use chronolith_model::{FloatHistogram, Labels};
-use chronolith_promql::value::{MatrixSeries, PointValue, Value};
+use chronolith_promql::value::{MatrixSeries, PointValue, Value, VectorSample};
 
 use crate::JsonBuf;
 
 /// Writes `"resultType":…,"result":…` (without braces, so that a caller can add `stats`).
 pub fn write_value(j: &mut JsonBuf, value: &Value) {
+    let written = write_value_while(j, value, &mut || Ok::<(), std::convert::Infallible>(()));
+    match written {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
+}
+
+/// As [`write_value`]; `go_on` is asked between series, and its error ends the writing.
+pub fn write_value_while<E>(
+    j: &mut JsonBuf,
+    value: &Value,
+    go_on: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<(), E> {
     j.raw(r#""resultType":"#).string(value.type_name()).raw(r#","result":"#);
     match value {
-        Value::Matrix(series) => {
-            j.array(series, write_series);
-        }
-        Value::Vector(samples) => {
-            j.array(samples, |j, s| {
-                j.raw(r#"{"metric":"#);
-                write_labels(j, &s.labels);
-                match &s.value {
-                    PointValue::Float(v) => {
-                        j.raw(r#","value":["#).timestamp(s.t).raw(",").value(*v).raw("]}");
-                    }
-                    PointValue::Histogram(h) => {
-                        j.raw(r#","histogram":["#).timestamp(s.t).raw(",");
-                        write_histogram(j, h);
-                        j.raw("]}");
-                    }
-                }
-            });
-        }
+        Value::Matrix(series) => write_list(j, series, go_on, write_series)?,
+        Value::Vector(samples) => write_list(j, samples, go_on, write_sample)?,
         Value::Scalar { t, v } => {
             j.raw("[").timestamp(*t).raw(",").value(*v).raw("]");
         }
         Value::String { t, s } => {
             j.raw("[").timestamp(*t).raw(",").string(s).raw("]");
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a value takes as JSON, roughly, to ask for memory before it is written.
+pub fn value_bytes(value: &Value) -> usize {
+    // `[1700000000,"12345.678"],` and the names around it.
+    const POINT: usize = 28;
+    const SERIES: usize = 48;
+    let labels = |labels: &Labels| labels.encoded_len() + labels.len() * 6;
+    let histogram = |h: &FloatHistogram| 64 + 48 * (h.positive_buckets.len() + h.negative_buckets.len());
+    match value {
+        Value::Matrix(series) => series
+            .iter()
+            .map(|s| {
+                let histograms: usize = s.histograms.iter().map(|(_, h)| POINT + histogram(h)).sum();
+                SERIES + labels(&s.labels) + s.timestamps.len() * POINT + histograms
+            })
+            .sum(),
+        Value::Vector(samples) => samples
+            .iter()
+            .map(|s| {
+                let value = match &s.value {
+                    PointValue::Float(_) => 0,
+                    PointValue::Histogram(h) => histogram(h),
+                };
+                SERIES + labels(&s.labels) + POINT + value
+            })
+            .sum(),
+        Value::Scalar { .. } => POINT,
+        Value::String { s, .. } => POINT + s.len(),
+    }
+}
+
+/// Items between two questions whether to go on.
+const ITEMS_BETWEEN_QUESTIONS: usize = 64;
+
+fn write_list<T, E>(
+    j: &mut JsonBuf,
+    items: &[T],
+    go_on: &mut dyn FnMut() -> Result<(), E>,
+    mut write: impl FnMut(&mut JsonBuf, &T),
+) -> Result<(), E> {
+    j.raw("[");
+    for (i, item) in items.iter().enumerate() {
+        if i.is_multiple_of(ITEMS_BETWEEN_QUESTIONS) {
+            go_on()?;
+        }
+        if i > 0 {
+            j.raw(",");
+        }
+        write(j, item);
+    }
+    j.raw("]");
+    Ok(())
+}
+
+fn write_sample(j: &mut JsonBuf, s: &VectorSample) {
+    j.raw(r#"{"metric":"#);
+    write_labels(j, &s.labels);
+    match &s.value {
+        PointValue::Float(v) => {
+            j.raw(r#","value":["#).timestamp(s.t).raw(",").value(*v).raw("]}");
+        }
+        PointValue::Histogram(h) => {
+            j.raw(r#","histogram":["#).timestamp(s.t).raw(",");
+            write_histogram(j, h);
+            j.raw("]}");
         }
     }
 }
@@ -92,8 +157,6 @@ fn write_histogram(j: &mut JsonBuf, h: &FloatHistogram) {
 
 #[cfg(test)]
 mod tests {
-    use chronolith_promql::value::VectorSample;
-
     use super::*;
 
     fn json(value: &Value) -> String {

@@ -18,5 +18,6 @@ pub use queryable::{
     SeriesData, SeriesSet,
 };
 pub use value::{
-    Analysis, MatrixSeries, OperatorAnalysis, PointValue, QueryResult, QueryStats, Value, VectorSample,
+    Analysis, MatrixSeries, OperatorAnalysis, PointValue, QueryResult, QueryStats, QueryTimings, StepSamples,
+    Value, VectorSample,
 };

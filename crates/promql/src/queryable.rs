@@ -139,6 +139,8 @@ pub struct QueryContext {
     pub lookback_ms: Option<i64>,
     /// Measure each operator.
     pub analyze: bool,
+    /// Count samples by step, where the engine is set to.
+    pub step_stats: bool,
     /// What the query holds, and may hold.
     pub memory: Arc<QueryMemory>,
     cancelled: Arc<AtomicBool>,
@@ -165,6 +167,12 @@ impl QueryContext {
     /// The same context, for a query whose operators are measured.
     pub fn analyzing(mut self) -> Self {
         self.analyze = true;
+        self
+    }
+
+    /// The same context, for a query whose samples are counted by step.
+    pub fn counting_steps(mut self) -> Self {
+        self.step_stats = true;
         self
     }
 

@@ -96,12 +96,32 @@ impl Value {
 pub struct QueryStats {
     /// Samples loaded, a sample counted at each step whose window holds it.
     pub samples_total: u64,
-    /// Samples read from storage, each once per selector.
+    /// Samples read: of ranges each once, of instant selectors at each step.
     pub samples_read: u64,
     /// Most samples held at one time.
     pub samples_peak: u64,
     /// Series read from storage, per selector.
     pub series_read: u64,
+}
+
+/// Samples by step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepSamples {
+    /// Samples loaded at each step.
+    pub total: Vec<u64>,
+    /// Samples read at each step.
+    pub read: Vec<u64>,
+}
+
+/// How long the parts of a query took, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueryTimings {
+    /// Parsing and planning.
+    pub prepare_s: f64,
+    /// Evaluating, without sorting.
+    pub eval_s: f64,
+    /// Sorting the result.
+    pub sort_s: f64,
 }
 
 /// One operator of a query.
@@ -133,15 +153,6 @@ pub struct Analysis {
     pub operators: Vec<OperatorAnalysis>,
 }
 
-impl QueryStats {
-    /// Adds what a part of the query cost that ran beside this one; the peak is the query's own.
-    pub(crate) fn add(&mut self, part: &QueryStats) {
-        self.samples_total += part.samples_total;
-        self.samples_read += part.samples_read;
-        self.series_read += part.series_read;
-    }
-}
-
 /// A query's value with its annotations, texts as the HTTP API shows them.
 #[derive(Debug)]
 pub struct QueryResult {
@@ -153,6 +164,10 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: QueryStats,
+    /// Samples by step, where engine and context ask for it.
+    pub steps: Option<StepSamples>,
+    /// How long its parts took.
+    pub timings: QueryTimings,
     /// What each operator cost, where the context asked for it.
     pub analysis: Option<Analysis>,
     /// The memory of the value, given back when this is dropped.

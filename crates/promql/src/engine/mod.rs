@@ -7,18 +7,19 @@ mod error;
 mod options;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use error::{EngineError, EngineErrorKind};
 pub use options::EngineOptions;
 
 use crate::annotations::Annotations;
+use crate::exec::counts::Counts;
 use crate::exec::profile::{Profile, analysis};
-use crate::exec::{Budget, Exec};
+use crate::exec::{Budget, Exec, Grid};
 use crate::parser::{Ast, NodeKind, ValueType, parse};
 use crate::plan::{Plan, PlanTimes};
 use crate::queryable::{QueryContext, Queryable};
-use crate::value::{Analysis, QueryResult, QueryStats};
+use crate::value::{Analysis, QueryResult, QueryStats, QueryTimings};
 
 /// Texts up to here cannot nest deeper than the stack of an ordinary thread allows.
 const PLAIN_QUERY_BYTES: usize = 512;
@@ -135,8 +136,12 @@ impl Engine {
         step_ms: i64,
         cx: &QueryContext,
     ) -> Result<QueryResult, EngineError> {
+        let started = Instant::now();
         let plan = self.plan(query, start, end, step_ms, cx)?;
+        let prepared = started.elapsed();
         let instant = step_ms == 0;
+        let steps = if instant { 1 } else { Grid::new(plan.times.start, plan.times.end, step_ms).count };
+        let step_stats = self.options.step_stats && cx.step_stats && steps <= self.options.samples_max;
         let _busy = crate::exec::ordered::Busy::enter();
         let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
         let profile = cx.analyze.then(|| Profile::new(plan.ast.len()));
@@ -149,14 +154,27 @@ impl Engine {
             annotations: Annotations::new(),
             budget,
             stats: QueryStats::default(),
+            counts: Counts::new(step_stats.then_some(steps)),
+            sort_time: Duration::ZERO,
             shared: vec![None; plan.sources.len()],
             node: 0,
         };
         let (value, held) = crate::exec::run(&mut exec, instant)?;
         let (warnings, infos) = exec.annotations.render(query);
-        let stats = QueryStats { samples_peak: exec.budget.peak() as u64, ..exec.stats };
+        let stats = QueryStats {
+            samples_total: exec.counts.total,
+            samples_read: exec.counts.read,
+            samples_peak: exec.budget.peak() as u64,
+            ..exec.stats
+        };
+        let timings = QueryTimings {
+            prepare_s: prepared.as_secs_f64(),
+            eval_s: started.elapsed().saturating_sub(prepared).saturating_sub(exec.sort_time).as_secs_f64(),
+            sort_s: exec.sort_time.as_secs_f64(),
+        };
+        let steps = exec.counts.steps.take().map(|steps| *steps);
         let analysis = profile.map(|profile| analysis(&plan, Some(&profile)));
-        Ok(QueryResult { value, warnings, infos, stats, analysis, held })
+        Ok(QueryResult { value, warnings, infos, stats, steps, timings, analysis, held })
     }
 }
 
@@ -191,5 +209,7 @@ fn check_depth(ast: &Ast) -> Result<(), EngineError> {
     }
 }
 
+#[cfg(test)]
+mod stats_tests;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,8 @@ pub struct EngineOptions {
     pub delayed_name_removal: bool,
     /// `rate` and its kin use start timestamps (`use-start-timestamps`).
     pub start_timestamps: bool,
+    /// Counts samples by step for queries that ask for it (`promql-per-step-stats`).
+    pub step_stats: bool,
     /// Annotations look at `__type__` rather than at the metric's name (`type-and-unit-labels`).
     pub type_and_unit_labels: bool,
 }
@@ -47,6 +49,7 @@ impl Default for EngineOptions {
             parse: ParseOptions::default(),
             delayed_name_removal: false,
             start_timestamps: false,
+            step_stats: false,
             type_and_unit_labels: false,
         }
     }

@@ -188,7 +188,9 @@ fn memory_is_counted_bounded_and_given_back() {
         let memory = QueryMemory::new(kib << 10, None);
         let cx = QueryContext::new().with_memory(Arc::clone(&memory));
         let range = |engine: &Engine| engine.range(&storage(), &query, 0, 1_485_000, 1_485, &cx);
-        let err = range(&Engine::default()).expect_err(&query);
+        // Threads hold buffers of their own.
+        let engine = Engine::new(EngineOptions { threads_max: 1, ..EngineOptions::default() });
+        let err = range(&engine).expect_err(&query);
         assert_eq!(err.kind(), EngineErrorKind::Execution);
         let text = err.to_string();
         assert!(

@@ -549,8 +549,7 @@ impl Batch {
         self.charge.append(std::mem::take(&mut other.charge));
     }
 
-    /// What the batch counts for in the budget: its points, histograms by their weight; at least a quarter of its
-    /// cells, since absent points take memory too.
+    /// What the batch counts for in the budget: its points, histograms by their weight.
     pub(crate) fn weight(&self) -> usize {
         self.weigh().0
     }
@@ -568,7 +567,7 @@ impl Batch {
             }
         }
         bytes += self.labels.iter().map(|l| label_bytes(l) + 1).sum::<usize>();
-        (points.max(self.values.len() / 4), bytes)
+        (points, bytes)
     }
 
     /// Bytes that the batch holds.
@@ -624,8 +623,7 @@ mod tests {
 
     #[test]
     fn rows_without_points_are_left_out_and_budgets_balance() {
-        // A row of 70 cells counts for 17 samples at least.
-        let budget = Budget::new(20, QueryMemory::unlimited(), None);
+        let budget = Budget::new(3, QueryMemory::unlimited(), None);
         let mut batch = Batch::new(70);
         assert!(!batch.push(Labels::empty, false, |_| {}));
         assert!(batch.push(Labels::empty, false, |row| {
@@ -639,7 +637,7 @@ mod tests {
         batch.row(0).each(|i, v, _| seen.push((i, v)));
         assert_eq!(seen, [(0, 1.0), (69, 2.0)]);
         drop(batch);
-        assert_eq!((budget.held.load(Ordering::Relaxed), budget.peak()), (0, 17));
+        assert_eq!((budget.held.load(Ordering::Relaxed), budget.peak()), (0, 2));
         assert_eq!(budget.memory.held(), 0);
         assert!(budget.memory.peak() > 70 * 8);
     }

@@ -180,7 +180,7 @@ impl<'a> Exec<'a> {
             self.cx.check()?;
             columns.clear();
             decode(&series.data, range, &mut columns)?;
-            self.stats.samples_read += columns.len() as u64;
+            self.counts.read += columns.len() as u64;
             let mut times = vec![None; grid.count];
             let mut histogram = false;
             each_current(anchor, lookback, &columns, grid, |step, i| {

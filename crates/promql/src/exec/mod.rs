@@ -9,6 +9,7 @@ mod aggregate_k;
 mod batch;
 mod call;
 mod count_values;
+pub(crate) mod counts;
 mod histogram_calls;
 mod info;
 mod join;
@@ -34,6 +35,7 @@ pub(crate) use result::run;
 
 use crate::annotations::Annotations;
 use crate::engine::{EngineError, EngineOptions};
+use crate::exec::counts::Counts;
 use crate::memory::MemoryUse;
 use crate::parser::ExprId;
 use crate::plan::Plan;
@@ -66,8 +68,12 @@ pub(crate) struct Exec<'a> {
     pub(crate) annotations: Annotations,
     pub(crate) budget: Arc<Budget>,
     pub(crate) stats: QueryStats,
+    /// Samples loaded by the part that is being evaluated.
+    pub(crate) counts: Counts,
     /// Series of sources that several selectors use, once read.
     pub(crate) shared: Vec<Option<SharedSeries>>,
+    /// Time that sorting the result took.
+    pub(crate) sort_time: std::time::Duration,
     /// The node that is being evaluated, on whose behalf memory is taken. Only kept where operators are measured.
     pub(crate) node: u32,
 }
@@ -96,11 +102,25 @@ impl<'a> Exec<'a> {
     #[inline(always)]
     fn vector_unmeasured(&mut self, id: ExprId, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         if self.plan.once[id.index()] && grid.count > 1 {
-            let steps = grid.count;
-            return self
-                .vector_node(id, &grid.first(), &mut |exec, batch| exec.emit(batch.broadcast(steps), sink));
+            return self.vector_once(id, grid, sink);
         }
         self.vector_node(id, grid, sink)
+    }
+
+    /// A value that is the same at all steps.
+    fn vector_once(&mut self, id: ExprId, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
+        let steps = grid.count;
+        // What is above counts for itself.
+        let mut around = std::mem::take(&mut self.counts);
+        let result = self.vector_node(id, &grid.first(), &mut |exec, batch| {
+            std::mem::swap(&mut exec.counts, &mut around);
+            let result = exec.emit(batch.broadcast(steps), sink);
+            std::mem::swap(&mut exec.counts, &mut around);
+            result
+        });
+        let part = std::mem::replace(&mut self.counts, around);
+        self.counts.append_once(&part, steps);
+        result
     }
 
     /// Refuses a grid of which not even one full row fits the budget, before a row is allocated.

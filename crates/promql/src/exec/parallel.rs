@@ -13,6 +13,7 @@ use chronolith_model::Labels;
 use parking_lot::Mutex;
 
 use crate::annotations::Annotations;
+use crate::exec::counts::Counts;
 use crate::exec::select::{Decoding, series_bytes};
 use crate::exec::{BATCH_VALUES, Batch, Exec, Grid, Held, Result, Sink, ordered};
 use crate::memory::MemoryUse;
@@ -59,6 +60,7 @@ struct Rows {
     batch: Batch,
     annotations: Annotations,
     stats: QueryStats,
+    counts: Counts,
 }
 
 /// How large a piece is by now.
@@ -137,12 +139,13 @@ impl<'a> Exec<'a> {
             }
             buffers.lock().push((rows, decoding));
             batch.charge(&exec.budget, exec.node)?;
-            Ok(Rows { batch, annotations: exec.annotations, stats: exec.stats })
+            Ok(Rows { batch, annotations: exec.annotations, stats: exec.stats, counts: exec.counts })
         };
         let consume = |exec: &mut Self, made: Result<Rows>| {
             let made = made?;
             exec.annotations.append(made.annotations);
-            exec.stats.add(&made.stats);
+            exec.stats.series_read += made.stats.series_read;
+            exec.counts.append(&made.counts);
             if made.batch.is_empty() {
                 return Ok(());
             }
@@ -198,6 +201,8 @@ impl<'a> Exec<'a> {
             annotations: Annotations::new(),
             budget: Arc::clone(&self.budget),
             stats: QueryStats::default(),
+            counts: self.counts.fork(),
+            sort_time: std::time::Duration::ZERO,
             shared: Vec::new(),
             node: self.node,
         }

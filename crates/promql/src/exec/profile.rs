@@ -90,7 +90,7 @@ impl Stretch {
     fn start(exec: &Exec<'_>) -> Self {
         Stretch {
             started: Instant::now(),
-            samples_total: exec.stats.samples_total,
+            samples_total: exec.counts.total,
             above: Duration::ZERO,
             samples_above: 0,
         }
@@ -98,15 +98,15 @@ impl Stretch {
 
     /// Does work that belongs to the operator above.
     fn outside<'a, T>(&mut self, exec: &mut Exec<'a>, work: impl FnOnce(&mut Exec<'a>) -> T) -> T {
-        let (started, samples) = (Instant::now(), exec.stats.samples_total);
+        let (started, samples) = (Instant::now(), exec.counts.total);
         let done = work(exec);
         self.above += started.elapsed();
-        self.samples_above += exec.stats.samples_total.saturating_sub(samples);
+        self.samples_above += exec.counts.total.saturating_sub(samples);
         done
     }
 
     fn end(&self, exec: &Exec<'_>) -> (Duration, u64) {
-        let samples = exec.stats.samples_total.saturating_sub(self.samples_total);
+        let samples = exec.counts.total.saturating_sub(self.samples_total);
         (self.started.elapsed().saturating_sub(self.above), samples.saturating_sub(self.samples_above))
     }
 }

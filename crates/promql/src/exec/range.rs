@@ -6,6 +6,7 @@ use chronolith_chunk::SampleColumns;
 use chronolith_model::Labels;
 
 use crate::engine::EngineError;
+use crate::exec::counts::{Counts, WindowCounts};
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::same_labels;
 use crate::exec::parallel::SeriesRows;
@@ -26,6 +27,8 @@ pub(crate) struct RangeCall {
     params: Vec<Vec<f64>>,
     /// The first argument, which annotations point at.
     pub(crate) span: Span,
+    /// The argument comes from storage rather than from a subquery.
+    stored: bool,
     drop_name: bool,
     strip: bool,
     scratch: Vec<f64>,
@@ -108,6 +111,7 @@ impl<'a> Exec<'a> {
             smoothed,
             params,
             span: plan.ast.span(plan.ast.unwrap_parens(call.args[0])),
+            stored: selector.is_some(),
             drop_name,
             strip: strip && drop_name,
             scratch: Vec::new(),
@@ -134,13 +138,25 @@ impl<'a> Exec<'a> {
             NodeKind::Subquery(s) => {
                 let mut out = Batch::new(grid.count);
                 let inner = subquery_grid(s, grid, plan.times.subquery_step_ms);
-                self.vector(s.expr, &inner, &mut |exec, batch| {
+                let by_step = self.counts.wants_subquery_steps(s, grid);
+                if by_step {
+                    self.check_grid(&inner)?;
+                }
+                let part = Counts::new(by_step.then_some(inner.count));
+                let mut around = std::mem::replace(&mut self.counts, part);
+                let result = self.vector(s.expr, &inner, &mut |exec, batch| {
+                    std::mem::swap(&mut exec.counts, &mut around);
                     for row in batch.rows() {
                         range.samples.take_row(&row, &inner)?;
                         exec.range_row(range, row.labels, row.drop_name, grid, &mut out)?;
                     }
-                    exec.emit_full(&mut out, sink)
-                })?;
+                    let result = exec.emit_full(&mut out, sink);
+                    std::mem::swap(&mut exec.counts, &mut around);
+                    result
+                });
+                let part = std::mem::replace(&mut self.counts, around);
+                self.counts.append_subquery(&part, &inner, s, grid);
+                result?;
                 self.emit(out, sink)
             }
             _ => unreachable!("checked when the call was resolved"),
@@ -158,7 +174,9 @@ impl<'a> Exec<'a> {
     ) -> Result<()> {
         let samples = std::mem::take(&mut range.samples);
         let mut failure = None;
-        let mut seen = 0;
+        let mut tally = std::mem::take(&mut self.counts);
+        let mut counts =
+            WindowCounts::new(&mut tally, self.cx, &samples, range.stored, range.windows.at.is_some());
         let mut floats = false;
         let (strip, drop_name) = (range.strip, range.drop_name || input_drop_name);
         out.push(
@@ -179,10 +197,10 @@ impl<'a> Exec<'a> {
                 let width = windows.range_ms;
                 macro_rules! each {
                     (|$w:ident| $e:expr) => {
-                        windows.slide(&samples, grid, |step, $w| set(step, Point::from($e)))
+                        windows.slide(&samples, grid, &mut counts, |step, $w| set(step, Point::from($e)))
                     };
                 }
-                seen = match range.id {
+                match range.id {
                     FunctionId::Rate | FunctionId::Increase | FunctionId::Delta if plain => {
                         let kind = rate_kind(range.id);
                         let mut st_free;
@@ -197,7 +215,7 @@ impl<'a> Exec<'a> {
                         range.resets.find(samples, kind.is_counter);
                         let resets = &mut range.resets;
                         let (annotations, span) = (&mut self.annotations, range.span);
-                        windows.slide(samples, grid, |step, w| {
+                        windows.slide(samples, grid, &mut counts, |step, w| {
                             if kind.is_counter && resets.overlap_in(w) {
                                 annotations
                                     .start_time_overlap(labels.metric_name().unwrap_or_default(), span);
@@ -213,7 +231,7 @@ impl<'a> Exec<'a> {
                     FunctionId::FirstOverTime if plain => each!(|w| w.fv.first().copied()),
                     FunctionId::MaxOverTime if plain => each!(|w| Some(over_time::best(w, |v, b| v > b).0)),
                     FunctionId::MinOverTime if plain => each!(|w| Some(over_time::best(w, |v, b| v < b).0)),
-                    _ => windows.slide(&samples, grid, |step, w| {
+                    _ => windows.slide(&samples, grid, &mut counts, |step, w| {
                         match self.range_point(range, labels, step, grid.t(step), w) {
                             Ok(point) => set(step, point),
                             Err(err) => failure = Some(err),
@@ -223,7 +241,9 @@ impl<'a> Exec<'a> {
             },
         );
         range.samples = samples;
-        self.stats.samples_total += seen;
+        let WindowCounts { widest, stopped, .. } = counts;
+        self.counts = tally;
+        self.windows_counted(widest, stopped)?;
         if floats && matches!(range.id, FunctionId::Rate | FunctionId::Increase) {
             self.check_counter_name(range, labels);
         }

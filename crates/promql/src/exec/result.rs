@@ -1,8 +1,11 @@
 //! The root of a query: from batches to a [`Value`].
 
+use std::time::Instant;
+
 use chronolith_chunk::SampleColumns;
 
 use crate::exec::batch::{histogram_weight, label_bytes};
+use crate::exec::counts::WindowCounts;
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::merge_equal;
 use crate::exec::range::subquery_grid;
@@ -30,11 +33,13 @@ pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Counted> {
                 return Ok((Value::Vector(vector(&batch, grid.start)), Some(held)));
             }
             let held = exec.result_held(&batch, std::mem::size_of::<MatrixSeries>(), POINT_BYTES)?;
-            Ok((Value::Matrix(matrix(&batch, &grid)), Some(held)))
+            let series = exec.sorted(matrix(&batch, &grid));
+            Ok((Value::Matrix(series), Some(held)))
         }
         ValueType::Scalar => {
             let values = exec.scalar(root, &grid)?;
             if instant {
+                exec.budget.take(1)?;
                 return Ok((Value::Scalar { t: grid.start, v: values[0] }, None));
             }
             exec.budget.take(values.len())?;
@@ -50,9 +55,14 @@ pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Counted> {
                 NodeKind::MatrixSelector(m) => exec.range_selector(id, m, &grid),
                 NodeKind::Subquery(s) => {
                     let inner = subquery_grid(s, &grid, times.subquery_step_ms);
-                    let batch = exec.final_batch(s.expr, &inner)?;
+                    let around = std::mem::take(&mut exec.counts);
+                    let batch = exec.final_batch(s.expr, &inner);
+                    let part = std::mem::replace(&mut exec.counts, around);
+                    exec.counts.add(0, part.total, part.read);
+                    let batch = batch?;
                     let held = exec.result_held(&batch, std::mem::size_of::<MatrixSeries>(), POINT_BYTES)?;
-                    Ok((Value::Matrix(matrix(&batch, &inner)), Some(held)))
+                    let series = exec.sorted(matrix(&batch, &inner));
+                    Ok((Value::Matrix(series), Some(held)))
                 }
                 _ => unreachable!("a range is a range selector or a subquery"),
             }
@@ -102,7 +112,9 @@ impl<'a> Exec<'a> {
             samples.take(columns);
             let mut series = MatrixSeries { labels: labels.clone(), ..MatrixSeries::default() };
             let mut failure = None;
-            exec.stats.samples_total += windows.slide(&samples, grid, |_, w| {
+            let mut tally = std::mem::take(&mut exec.counts);
+            let mut counts = WindowCounts::new(&mut tally, exec.cx, &samples, true, false);
+            windows.slide(&samples, grid, &mut counts, |_, w| {
                 if extended {
                     match extend_range(w, selector.smoothed) {
                         Ok(points) => (series.timestamps, series.values) = points.into_iter().unzip(),
@@ -114,22 +126,32 @@ impl<'a> Exec<'a> {
                 series.values.extend_from_slice(w.fv);
                 series.histograms.extend(w.ht.iter().copied().zip(w.hv.iter().cloned()));
             });
+            let WindowCounts { stopped, .. } = counts;
+            exec.counts = tally;
+            exec.windows_counted(0, stopped)?;
             if let Some(err) = failure {
                 return Err(err);
             }
             let points = series.point_count();
             if points > 0 {
-                exec.budget.take(points)?;
-                let histograms: usize =
-                    series.histograms.iter().map(|(_, h)| histogram_weight(h) * POINT_BYTES).sum();
+                let weights: usize = series.histograms.iter().map(|(_, h)| histogram_weight(h)).sum();
+                exec.budget.take(series.timestamps.len() + weights)?;
+                let histograms = weights * POINT_BYTES;
                 let row = std::mem::size_of::<MatrixSeries>() + label_bytes(&series.labels);
                 held.resize(held.bytes() + row + points * POINT_BYTES + histograms)?;
                 out.push(series);
             }
             Ok(())
         })?;
-        out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok((Value::Matrix(out), Some(held)))
+        Ok((Value::Matrix(self.sorted(out)), Some(held)))
+    }
+
+    /// Series in the order of their labels.
+    fn sorted(&mut self, mut series: Vec<MatrixSeries>) -> Vec<MatrixSeries> {
+        let started = Instant::now();
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        self.sort_time += started.elapsed();
+        series
     }
 
     /// The memory of a batch as a result: so much per series and per point, and the labels.
@@ -164,7 +186,7 @@ fn vector(batch: &Batch, t: i64) -> Vec<VectorSample> {
 }
 
 fn matrix(batch: &Batch, grid: &Grid) -> Vec<MatrixSeries> {
-    let mut out: Vec<MatrixSeries> = batch
+    batch
         .rows()
         .map(|row| {
             let points = row.point_count();
@@ -183,7 +205,5 @@ fn matrix(batch: &Batch, grid: &Grid) -> Vec<MatrixSeries> {
             });
             series
         })
-        .collect();
-    out.sort_by(|a, b| a.labels.cmp(&b.labels));
-    out
+        .collect()
 }

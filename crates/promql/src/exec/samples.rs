@@ -6,6 +6,7 @@ use chronolith_chunk::SampleColumns;
 use chronolith_model::{FloatHistogram, is_stale_nan};
 
 use crate::exec::batch::Row;
+use crate::exec::counts::WindowCounts;
 use crate::exec::{Grid, Result};
 
 /// Samples of one series, each kind ascending in time.
@@ -152,21 +153,22 @@ impl Windows {
         self.at.unwrap_or_else(|| grid.t(step)) - self.offset_ms
     }
 
-    /// Calls `f` with each step's window that holds a sample; returns the samples seen, window by window.
+    /// Calls `f` with each step's window that holds a sample, and counts it.
     #[inline(always)]
     pub(crate) fn slide<'s>(
         &self,
         samples: &'s Samples,
         grid: &Grid,
+        counts: &mut WindowCounts<'_>,
         mut f: impl FnMut(usize, &Window<'s>),
-    ) -> u64 {
+    ) {
         let (mut flo, mut fhi, mut hlo, mut hhi) = (0, 0, 0, 0);
-        let mut seen = 0;
         let has_st = !samples.fst.is_empty();
         for step in 0..grid.count {
             let end = self.end(grid, step);
             let start = end - self.range_ms;
             let (from, to) = (start - self.before_ms, end + self.after_ms);
+            let seen = (fhi, hhi);
             fhi = advance(&samples.ft, fhi, to);
             flo = advance(&samples.ft, flo, from);
             let mut window = Window {
@@ -187,13 +189,13 @@ impl Windows {
                 window.hv = &samples.hv[hlo..hhi];
                 window.hst = if samples.hst.is_empty() { &[] } else { &samples.hst[hlo..hhi] };
             }
-            let n = window.ft.len() + window.ht.len();
-            if n > 0 {
-                seen += n as u64;
+            if flo < fhi || hlo < hhi {
+                if !counts.window(step, flo..fhi, hlo..hhi, seen) {
+                    return;
+                }
                 f(step, &window);
             }
         }
-        seen
     }
 }
 

@@ -24,7 +24,11 @@ impl<'a> Exec<'a> {
             held.more(grid.count * 8)?;
         }
         if plan.once[id.index()] && grid.count > 1 {
-            let first = self.scalar_node(id, &grid.first())?;
+            let around = std::mem::take(&mut self.counts);
+            let first = self.scalar_node(id, &grid.first());
+            let part = std::mem::replace(&mut self.counts, around);
+            self.counts.append_once(&part, grid.count);
+            let first = first?;
             return Ok(vec![first[0]; grid.count]);
         }
         self.scalar_node(id, grid)

@@ -124,13 +124,8 @@ impl<'a> Exec<'a> {
         if columns.has_histograms() && self.plan.statistics_only[selector.index()] {
             keep_statistics(columns);
         }
-        let held = columns.len();
         buffers.at_least(column_bytes(columns))?;
-        self.stats.samples_read += held as u64;
-        self.budget.take(held)?;
-        let result = sink(self, &series.labels, columns);
-        self.budget.give_back(held);
-        result
+        sink(self, &series.labels, columns)
     }
 
     /// The series of a source that several selectors use, read once.
@@ -204,16 +199,19 @@ impl SeriesRows for CurrentRows<'_> {
         out: &mut Batch,
     ) -> Result<()> {
         let lookback = exec.plan.times.lookback_ms;
-        let mut points = 0;
+        let counts = &mut exec.counts;
         out.push(
             || if self.strip { super::labels::without_metadata(labels) } else { labels.clone() },
             self.drop_name,
             |row| {
                 each_current(self.selector, lookback, columns, &self.grid, |step, i| {
-                    points += 1;
+                    let mut weight = 1;
                     match self.what {
                         Current::Value => match columns.histogram(i) {
-                            Some(h) => row.set_histogram(step, Arc::clone(h)),
+                            Some(h) => {
+                                weight = histogram_weight(h) as u64;
+                                row.set_histogram(step, Arc::clone(h));
+                            }
                             None => row.set(step, columns.values[i]),
                         },
                         Current::Timestamp => row.set(step, columns.ts[i] as f64 / 1000.0),
@@ -222,10 +220,10 @@ impl SeriesRows for CurrentRows<'_> {
                             row.set(step, st as f64 / 1000.0);
                         }
                     }
+                    counts.add(step, weight, weight);
                 });
             },
         );
-        exec.stats.samples_total += points;
         Ok(())
     }
 }

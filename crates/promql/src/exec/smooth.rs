@@ -246,6 +246,7 @@ impl<'a> Exec<'a> {
         out: &mut Batch,
     ) {
         let lookback = self.plan.times.lookback_ms;
+        let counts = &mut self.counts;
         let mut about = About {
             annotations: &mut self.annotations,
             metric: labels.metric_name().unwrap_or_default(),
@@ -262,6 +263,8 @@ impl<'a> Exec<'a> {
                         (from, ts.partition_point(|x| *x <= t + lookback))
                     };
                     let (f, h) = (part(&samples.ft), part(&samples.ht));
+                    let n = (f.1.saturating_sub(f.0) + h.1.saturating_sub(h.0)) as u64;
+                    counts.add(step, n, n);
                     match (f.0 < f.1, h.0 < h.1) {
                         (false, false) => {}
                         (true, true) => about.annotations.mixed_floats_histograms(about.metric, about.span),
