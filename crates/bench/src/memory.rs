@@ -17,12 +17,12 @@ pub(crate) fn anonymous_bytes(pid: u32) -> Option<u64> {
 pub(crate) struct MemoryWatch {
     peak: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    /// What the process held when the watch began.
+    /// What the process held when it was idle: set by the owner, zero before.
     pub(crate) idle: u64,
 }
 
 impl MemoryWatch {
-    /// Watches a process that is idle now.
+    /// Watches a process from now on.
     pub(crate) fn start(pid: u32) -> Self {
         let peak = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -34,7 +34,7 @@ impl MemoryWatch {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         });
-        MemoryWatch { peak, stop, idle: anonymous_bytes(pid).unwrap_or(0) }
+        MemoryWatch { peak, stop, idle: 0 }
     }
 
     /// The peak since the start or the last [`MemoryWatch::forget`].

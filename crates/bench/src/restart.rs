@@ -1,4 +1,4 @@
-//! Seconds until a server is ready again.
+//! Seconds until a server is ready again, and the anonymous memory that this takes at its peak beside what the head had before.
 
 use anyhow::Result;
 use clap::Args;
@@ -26,25 +26,27 @@ impl Restart {
     pub(crate) fn run(&self) -> Result<()> {
         let mut table = Table::new(&[
             "restart",
-            "ready s after SIGTERM",
+            "head KiB per series",
+            "replay's peak",
+            "snapshot's peak",
             "ready s after kill",
-            "replay peak KiB per series",
+            "ready s after SIGTERM",
         ]);
+        let per_series = |bytes: u64| bytes as f64 / 1024.0 / self.shape.series as f64;
         for peer in self.peers.list()? {
-            let (mut term, mut kill, mut peak) = (Vec::new(), Vec::new(), Vec::new());
+            let mut columns: [Vec<f64>; 5] = Default::default();
             for _ in 0..self.repeat {
                 let mut server = Running::start(&peer)?;
                 self.ingest(&server)?;
-                kill.push(server.restart(true)?);
-                peak.push(server.memory_bytes().0 as f64 / 1024.0 / self.shape.series as f64);
-                term.push(server.restart(false)?);
+                columns[0].push(per_series(server.memory_bytes().1));
+                columns[3].push(server.restart(true)?);
+                columns[1].push(per_series(server.memory_bytes().0));
+                columns[4].push(server.restart(false)?);
+                columns[2].push(per_series(server.memory_bytes().0));
             }
-            table.row(&[
-                peer.title.clone(),
-                figure(median(term)),
-                figure(median(kill)),
-                figure(median(peak)),
-            ]);
+            let mut cells = vec![peer.title.clone()];
+            cells.extend(columns.into_iter().map(|c| figure(median(c))));
+            table.row(&cells);
         }
         println!("{}, medians of {}\n\n{}", self.shape.title(), self.repeat, table.into_text());
         Ok(())

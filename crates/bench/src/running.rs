@@ -34,8 +34,8 @@ impl Running {
     pub(crate) fn start(peer: &Peer) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("chronolith-bench-").tempdir()?;
         let address = free_address()?;
-        let (child, _) = spawn(peer, dir.path(), address)?;
-        let memory = MemoryWatch::start(child.id());
+        let (child, mut memory, _) = spawn(peer, dir.path(), address)?;
+        memory.idle = anonymous_bytes(child.id()).unwrap_or(0);
         let cpu_at_start_s = cpu_seconds(child.id())?;
         Ok(Running { peer: peer.clone(), address, child, dir, memory, cpu_at_start_s })
     }
@@ -95,7 +95,7 @@ impl Running {
     }
 
     /// Stops the server with SIGTERM (or kills it) and starts it again on the same data; gives the seconds until it
-    /// was ready.
+    /// was ready. The memory's peak is then that since the start, above what the process had idle and empty.
     pub(crate) fn restart(&mut self, kill: bool) -> Result<f64> {
         if kill {
             self.child.kill()?;
@@ -103,10 +103,11 @@ impl Running {
             terminate(&self.child)?;
         }
         self.child.wait()?;
-        let (child, ready_s) = spawn(&self.peer, self.dir.path(), self.address)?;
+        let idle = self.memory.idle;
+        let (child, memory, ready_s) = spawn(&self.peer, self.dir.path(), self.address)?;
         self.child = child;
-        self.memory = MemoryWatch::start(self.child.id());
-        self.memory.idle = 0;
+        self.memory = memory;
+        self.memory.idle = idle;
         self.cpu_at_start_s = 0.0;
         Ok(ready_s)
     }
@@ -124,7 +125,7 @@ fn terminate(child: &Child) -> Result<()> {
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
 }
 
-fn spawn(peer: &Peer, dir: &Path, address: SocketAddr) -> Result<(Child, f64)> {
+fn spawn(peer: &Peer, dir: &Path, address: SocketAddr) -> Result<(Child, MemoryWatch, f64)> {
     let log = fs::File::create(dir.join("log"))?;
     let started = Instant::now();
     let mut child = peer
@@ -133,10 +134,11 @@ fn spawn(peer: &Peer, dir: &Path, address: SocketAddr) -> Result<(Child, f64)> {
         .stderr(Stdio::from(log))
         .spawn()
         .with_context(|| format!("cannot start {}; is it installed?", peer.title))?;
+    let memory = MemoryWatch::start(child.id());
     let mut client = Client::new(address);
     loop {
         if client.get(peer.ready_path()).is_ok_and(|r| r.status == 200) {
-            return Ok((child, started.elapsed().as_secs_f64()));
+            return Ok((child, memory, started.elapsed().as_secs_f64()));
         }
         let ended = child.try_wait()?;
         if ended.is_some() || started.elapsed() > Duration::from_secs(300) {

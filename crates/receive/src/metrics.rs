@@ -7,6 +7,7 @@ use chronolith_service::metrics::Registry;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::tenants::Tenants;
@@ -47,6 +48,27 @@ impl Collector for TenantsCollector {
         family("prometheus_tsdb_blocks_loaded", "Local blocks", &|t| Some(db.blocks(t).len() as f64))?;
         family("prometheus_tsdb_storage_blocks_bytes", "Bytes of the local blocks", &|t| {
             Some(db.blocks(t).iter().map(|b| b.bytes_len() as f64).sum())
-        })
+        })?;
+        let spill = db.spill_stats();
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            ConstGauge::new(value as f64).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)
+        };
+        gauge(
+            "prometheus_tsdb_head_chunks_storage_size_bytes",
+            "Complete chunks of all heads that lie in spill files instead of in memory",
+            spill.bytes,
+        )?;
+        gauge("chronolith_tsdb_head_spill_files", "Spill files of all heads", spill.files)?;
+        ConstCounter::new(spill.failures).encode(encoder.encode_descriptor(
+            "chronolith_tsdb_head_spill_failures",
+            "Attempts to write complete chunks to a spill file that failed; the chunks stay in memory",
+            None,
+            MetricType::Counter,
+        )?)
     }
 }

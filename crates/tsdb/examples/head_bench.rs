@@ -2,7 +2,7 @@
 //! and snapshot speed.
 //!
 //! ```text
-//! head_bench <series> <rounds> <dir> [writers]      NO_SNAPSHOT=1 ends without a snapshot
+//! head_bench <series> <rounds> <dir> [writers]      NO_SNAPSHOT=1 ends without a snapshot, CUT=1 cuts first
 //! head_bench open - <dir>                           opens what the last run left; READS=1 measures reads too
 //! ```
 //!
@@ -30,14 +30,31 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Resident memory that no file backs, now and at its peak, in bytes.
-fn memory() -> (f64, f64) {
+/// Resident memory that no file backs, in bytes. The kernel keeps a peak of all resident memory only, and mapped files
+/// would count.
+fn memory() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find(|l| l.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    (field("RssAnon:").unwrap_or(0.0) * 1024.0, field("VmHWM:").unwrap_or(0.0) * 1024.0)
+    let line = status.lines().find(|l| l.starts_with("RssAnon:"));
+    line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
+}
+
+/// The largest [`memory`] while `run` ran, asked every few milliseconds.
+fn peak_memory<T>(run: impl FnOnce() -> T) -> (T, f64) {
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut peak = memory();
+            while !done.load(Ordering::Relaxed) {
+                std::thread::park_timeout(std::time::Duration::from_millis(5));
+                peak = peak.max(memory());
+            }
+            peak
+        });
+        let result = run();
+        done.store(true, Ordering::Relaxed);
+        watch.thread().unpark();
+        (result, watch.join().expect("the watch does not panic"))
+    })
 }
 
 struct Corpus {
@@ -111,7 +128,7 @@ fn main() {
         }
     }
     let building = (cpu_seconds() - before) / 10.0;
-    let (idle, _) = memory();
+    let idle = memory();
 
     let (db, _) = Db::open(options()).expect("open");
     let (started, before) = (Instant::now(), cpu_seconds());
@@ -122,7 +139,7 @@ fn main() {
         started.elapsed().as_secs_f64()
     );
     let (started, before) = (Instant::now(), cpu_seconds());
-    write_rounds(&db, &tenant, &corpus, 1..rounds, writers);
+    let ((), peak) = peak_memory(|| write_rounds(&db, &tenant, &corpus, 1..rounds, writers));
     let cpu = cpu_seconds() - before - building * (rounds - 1) as f64;
     let samples = (series * (rounds - 1)) as f64;
     println!(
@@ -132,7 +149,7 @@ fn main() {
         building * (rounds - 1) as f64,
         started.elapsed().as_secs_f64()
     );
-    let (now, peak) = memory();
+    let now = memory();
     println!(
         "memory   {:.0} B per series now, {:.0} at the peak above {:.0} MB idle; the head says {:.0}",
         (now - idle) / series as f64,
@@ -152,9 +169,25 @@ fn main() {
     drop(head);
     let close = std::env::var_os("NO_SNAPSHOT").is_none();
     let started = Instant::now();
+    if std::env::var_os("CUT").is_some() {
+        let (cut, peak) = peak_memory(|| db.cut_all(&tenant));
+        println!(
+            "cut      {:.2} s, {} blocks, {:.0} B per series at the peak, {:.0} before",
+            started.elapsed().as_secs_f64(),
+            cut.expect("cut").len(),
+            (peak - idle) / series as f64,
+            (now - idle) / series as f64
+        );
+    }
+    let started = Instant::now();
     if close {
-        db.close().expect("close");
-        println!("close    {:.2} s", started.elapsed().as_secs_f64());
+        let (closed, peak) = peak_memory(|| db.close());
+        closed.expect("close");
+        println!(
+            "close    {:.2} s, {:.0} B per series at the peak",
+            started.elapsed().as_secs_f64(),
+            (peak - idle) / series as f64
+        );
     } else {
         db.sync().expect("sync");
         std::mem::forget(db);
@@ -207,10 +240,10 @@ fn reads(head: &Arc<Head>) {
 /// Opens what an earlier run left and says what it cost.
 fn open(options: DbOptions, tenant: &TenantId) {
     let (started, before) = (Instant::now(), cpu_seconds());
-    let (db, report) = Db::open(options).expect("reopen");
+    let ((db, report), peak) = peak_memory(|| Db::open(options).expect("reopen"));
     let cpu = cpu_seconds() - before;
     let series = db.head(tenant).expect("head").series_count();
-    let (now, peak) = memory();
+    let now = memory();
     println!(
         "open     {:.2} s, {cpu:.2} CPU-s, {series} series, {} samples replayed ({:.2}M per CPU-second), snapshot {:?}, \
          {:.0} B per series, {:.0} at the peak",

@@ -17,8 +17,11 @@
 //!          ‖ late chunks × (first, last, length, bytes) ‖ late samples × (time, value 8 bytes)
 //! ```
 //!
-//! Numbers are LEB128, times zigzag. A shard is copied under its lock and written outside of it; samples that came
+//! Numbers are LEB128, times zigzag. A shard comes as its frame, its series, its frame once more (which then holds) and its
+//! segments. Series are copied under the shard's lock, a frame at a time, and written outside of it; samples that came
 //! meanwhile are in the snapshot and in the log, and replay tells them apart from new ones.
+//!
+//! Loading maps the file: segments stay where they are, also after the snapshot has been removed.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -43,7 +46,7 @@ use crate::wal::{
 /// Snapshots that are kept.
 const KEPT: usize = 2;
 /// Series in one frame.
-const SERIES_PER_FRAME: usize = 1024;
+const SERIES_PER_FRAME: u32 = 1024;
 /// Segments up to this size are loaded into memory, larger ones stay in the snapshot's file, mapped.
 const COPIED_BYTES_MAX: usize = 32 << 10;
 
@@ -138,33 +141,48 @@ pub(crate) fn write<'a>(
     sync_dir(dir)
 }
 
+/// A frame of series is copied while the shard is locked and written while it is not. Chunks that are completed meanwhile lie
+/// in segments that are taken afterwards; no cut runs, so none goes.
 fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()> {
     let number = u64::from(head.number);
-    let mut series = vec![Vec::new()];
-    let (live, floor, times, (first, segments)) = {
+    let (live, floor) = {
         let shard = head.shards[index].lock();
-        let mut in_frame = 0;
-        for (slot, _) in shard.live_slots() {
-            if in_frame == SERIES_PER_FRAME {
-                series.push(Vec::new());
-                in_frame = 0;
-            }
-            in_frame += 1;
-            put_series(series.last_mut().expect("one at least"), &shard, slot);
-        }
-        (shard.live, shard.floor, (shard.min_t, shard.max_t), shard.segments.export())
+        (shard.live, shard.floor)
     };
     if live == 0 && floor == i64::MIN {
         return Ok(());
     }
-    w.frame(|out| {
-        out.push(2);
-        for v in [number, index as u64, live as u64, zigzag(floor), zigzag(times.0), zigzag(times.1)] {
-            put_uvarint(out, v);
+    // First for the number of series, then again for what is known at the end.
+    write_shard_frame(w, head, index, 0, &[])?;
+    let mut next = 0;
+    let mut series = Vec::new();
+    loop {
+        series.clear();
+        let more = {
+            let shard = head.shards[index].lock();
+            let end = shard.slots().min(next + SERIES_PER_FRAME);
+            for slot in next..end {
+                if shard.live_series(slot).is_some() {
+                    put_series(&mut series, &shard, slot);
+                }
+            }
+            next = end;
+            end < shard.slots()
+        };
+        if !series.is_empty() {
+            w.frame(|out| {
+                out.push(4);
+                put_uvarint(out, number);
+                put_uvarint(out, index as u64);
+                out.extend_from_slice(&series);
+            })?;
         }
-        put_uvarint(out, u64::from(first));
-        put_uvarint(out, segments.len() as u64);
-    })?;
+        if !more {
+            break;
+        }
+    }
+    let (first, segments) = head.shards[index].lock().segments.export();
+    write_shard_frame(w, head, index, first, &segments)?;
     for (i, segment) in segments.iter().enumerate() {
         let Some(segment) = segment else { continue };
         w.frame(|out| {
@@ -175,15 +193,28 @@ fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()>
             out.extend_from_slice(&segment.bytes);
         })?;
     }
-    for batch in series.iter().filter(|b| !b.is_empty()) {
-        w.frame(|out| {
-            out.push(4);
-            put_uvarint(out, number);
-            put_uvarint(out, index as u64);
-            out.extend_from_slice(batch);
-        })?;
-    }
     Ok(())
+}
+
+fn write_shard_frame(
+    w: &mut Writer,
+    head: &Head,
+    index: usize,
+    first: u32,
+    segments: &[Option<Segment>],
+) -> std::io::Result<()> {
+    let (live, floor, min_t, max_t) = {
+        let shard = head.shards[index].lock();
+        (shard.live as u64, shard.floor, shard.min_t, shard.max_t)
+    };
+    w.frame(|out| {
+        out.push(2);
+        for v in [u64::from(head.number), index as u64, live, zigzag(floor), zigzag(min_t), zigzag(max_t)] {
+            put_uvarint(out, v);
+        }
+        put_uvarint(out, u64::from(first));
+        put_uvarint(out, segments.len() as u64);
+    })
 }
 
 fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
@@ -227,17 +258,20 @@ fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
 
 fn write_symbols(w: &mut Writer, head: &Head) -> std::io::Result<()> {
     const BYTES_PER_FRAME: usize = 256 << 10;
-    let mut batches = vec![Vec::new()];
-    for (symbol, text) in head.index.read().symbols.iter() {
-        if batches.last().is_some_and(|b| b.len() > BYTES_PER_FRAME) {
-            batches.push(Vec::new());
+    let mut next = Some(0);
+    let mut batch = Vec::new();
+    while let Some(from) = next.take() {
+        batch.clear();
+        // Numbers keep their meaning while no cut runs.
+        for (symbol, text) in head.index.read().symbols.iter_from(from) {
+            if batch.len() > BYTES_PER_FRAME {
+                next = Some(symbol);
+                break;
+            }
+            put_uvarint(&mut batch, u64::from(symbol));
+            put_uvarint(&mut batch, text.len() as u64);
+            batch.extend_from_slice(text.as_bytes());
         }
-        let batch = batches.last_mut().expect("one at least");
-        put_uvarint(batch, u64::from(symbol));
-        put_uvarint(batch, text.len() as u64);
-        batch.extend_from_slice(text.as_bytes());
-    }
-    for batch in batches {
         w.frame(|out| {
             out.push(5);
             put_uvarint(out, u64::from(head.number));
@@ -353,7 +387,8 @@ impl Loading {
                     (next()? as usize, unzigzag(next()?), unzigzag(next()?), unzigzag(next()?));
                 let (first, count) = (u32::try_from(next()?).ok()?, usize::try_from(next()?).ok()?);
                 let mut shard = shard.lock();
-                shard.reserve(series);
+                let more = series.saturating_sub(shard.live);
+                shard.reserve(more);
                 (shard.floor, shard.min_t, shard.max_t) = (floor, min_t, max_t);
                 let mut segments = Vec::new();
                 segments.resize_with(count, || None);

@@ -78,10 +78,10 @@ impl Symbols {
         }
     }
 
-    /// All symbols with their numbers.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
-        let used = self.places.iter().enumerate().filter(|(_, p)| p.len != FREE);
-        used.map(|(s, _)| (s as u32, self.text(s as u32)))
+    /// All symbols from the number `first` on, with their numbers, ascending.
+    pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &str)> {
+        let used = (first..).zip(self.places.iter().skip(first as usize)).filter(|(_, p)| p.len != FREE);
+        used.map(|(s, _)| (s, self.text(s)))
     }
 
     /// Enters a symbol under the number that a snapshot names.
