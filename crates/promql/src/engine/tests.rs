@@ -81,6 +81,56 @@ fn any_number_of_threads_gives_the_same_bits() {
 }
 
 #[test]
+fn sliding_windows_give_what_single_windows_give() {
+    let mut storage = MemoryStorage::new();
+    let labels = Labels::from_pairs([("__name__", "m")]).expect("labels are unique");
+    for i in 0..3_000_i64 {
+        let v = match i {
+            1_000 => f64::NAN,
+            2_000 => f64::INFINITY,
+            _ => ((i * 7919) % 1013) as f64 / 7.0 - 50.0,
+        };
+        storage.append_float(&labels, i * 15_000, v, 0).expect("times ascend");
+    }
+    let engine = Engine::new(EngineOptions { parse: crate::parser::ParseOptions::ALL, ..Default::default() });
+    let cx = QueryContext::new();
+    for call in [
+        "sum_over_time(m[X])",
+        "avg_over_time(m[X])",
+        "max_over_time(m[X])",
+        "min_over_time(m[X])",
+        "stddev_over_time(m[X])",
+        "stdvar_over_time(m[X])",
+        "quantile_over_time(0.3, m[X])",
+        "mad_over_time(m[X])",
+        "deriv(m[X])",
+        "predict_linear(m[X], 600)",
+        "changes(m[X])",
+        "resets(m[X])",
+        "last_over_time(m[X])",
+        "first_over_time(m[X])",
+        "rate(m[X])",
+    ] {
+        for (range, step_ms) in [("2h", 60_000), ("2h", 1_800_000), ("10m", 15_000)] {
+            let query = call.replace('X', range);
+            let Value::Matrix(series) =
+                engine.range(&storage, &query, 0, 44_000_000, step_ms, &cx).unwrap().value
+            else {
+                panic!("a matrix was meant")
+            };
+            for (t, v) in series[0].timestamps.iter().zip(&series[0].values).step_by(17) {
+                let Value::Vector(one) = engine.instant(&storage, &query, *t, &cx).unwrap().value else {
+                    panic!("a vector was meant")
+                };
+                let crate::value::PointValue::Float(want) = one[0].value else { panic!("a float was meant") };
+                let near = (v - want).abs() <= 1e-9 * want.abs().max(1.0);
+                assert!(near || *v == want || (v.is_nan() && want.is_nan()), "{query} at {t}: {v}, {want}");
+            }
+        }
+    }
+}
+
+#[test]
 fn budgets_deadlines_and_cancellation() {
     // Threads hold a batch each.
     let options = EngineOptions { samples_max: 40_000, threads_max: 1, ..EngineOptions::default() };

@@ -25,6 +25,7 @@ pub(crate) mod samples;
 mod scalar;
 mod select;
 mod sets;
+mod slide;
 mod smooth;
 mod vector;
 

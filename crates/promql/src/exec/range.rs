@@ -11,7 +11,9 @@ use crate::exec::labels::without_metadata;
 use crate::exec::merge::same_labels;
 use crate::exec::parallel::SeriesRows;
 use crate::exec::samples::{Samples, Window, Windows};
+use crate::exec::slide::{SlideBuffers, slide};
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::functions::blocks::Regression;
 use crate::functions::rate::RateKind;
 use crate::functions::{kahan, over_time, quantile, rate};
 use crate::parser::{Call, ExprId, FunctionId, NodeKind, Span, Subquery, ValueType, VectorSelector};
@@ -24,7 +26,7 @@ pub(crate) struct RangeCall {
     pub(crate) anchored: bool,
     pub(crate) smoothed: bool,
     /// Values of the scalar arguments, by step.
-    params: Vec<Vec<f64>>,
+    pub(crate) params: Vec<Vec<f64>>,
     /// The first argument, which annotations point at.
     pub(crate) span: Span,
     /// The argument comes from storage rather than from a subquery.
@@ -32,6 +34,7 @@ pub(crate) struct RangeCall {
     drop_name: bool,
     strip: bool,
     scratch: Vec<f64>,
+    pub(crate) slide: SlideBuffers,
     resets: rate::Resets,
     samples: Samples,
     /// The name that the last counter check was about.
@@ -44,6 +47,12 @@ pub(crate) enum Point {
     None,
     Float(f64),
     Histogram(Arc<chronolith_model::FloatHistogram>),
+}
+
+impl From<f64> for Point {
+    fn from(v: f64) -> Self {
+        Point::Float(v)
+    }
 }
 
 impl From<Option<f64>> for Point {
@@ -115,6 +124,7 @@ impl<'a> Exec<'a> {
             drop_name,
             strip: strip && drop_name,
             scratch: Vec::new(),
+            slide: SlideBuffers::default(),
             resets: rate::Resets::default(),
             samples: Samples::default(),
             checked_name: None,
@@ -223,20 +233,25 @@ impl<'a> Exec<'a> {
                             set(step, rate::extrapolated(w, resets, samples, kind, width).into());
                         })
                     }
-                    FunctionId::SumOverTime if plain => each!(|w| Some(kahan::kahan_sum(w.fv))),
-                    FunctionId::AvgOverTime if plain => each!(|w| Some(kahan::kahan_mean(w.fv))),
                     FunctionId::CountOverTime => each!(|w| Some((w.fv.len() + w.ht.len()) as f64)),
                     FunctionId::PresentOverTime | FunctionId::AbsentOverTime => each!(|_w| Some(1.0)),
-                    FunctionId::LastOverTime if plain => each!(|w| w.fv.last().copied()),
-                    FunctionId::FirstOverTime if plain => each!(|w| w.fv.first().copied()),
-                    FunctionId::MaxOverTime if plain => each!(|w| Some(over_time::best(w, |v, b| v > b).0)),
-                    FunctionId::MinOverTime if plain => each!(|w| Some(over_time::best(w, |v, b| v < b).0)),
-                    _ => windows.slide(&samples, grid, &mut counts, |step, w| {
-                        match self.range_point(range, labels, step, grid.t(step), w) {
-                            Ok(point) => set(step, point),
-                            Err(err) => failure = Some(err),
+                    _ => {
+                        // Only `resets` looks at start timestamps.
+                        let slides = plain && (samples.fst.is_empty() || range.id != FunctionId::Resets);
+                        let annotations = &mut self.annotations;
+                        let slid = slides
+                            && slide(range, &samples, grid, &mut counts, annotations, |step, v| {
+                                set(step, v.into());
+                            });
+                        if !slid {
+                            windows.slide(&samples, grid, &mut counts, |step, w| {
+                                match self.range_point(range, labels, step, grid.t(step), w) {
+                                    Ok(point) => set(step, point),
+                                    Err(err) => failure = Some(err),
+                                }
+                            });
                         }
-                    }),
+                    }
                 };
             },
         );
@@ -327,9 +342,9 @@ impl<'a> Exec<'a> {
                 };
                 Point::Float((1..n).filter(|&i| by_value(i) || by_start(i)).count() as f64)
             }
-            Deriv if n >= 2 => Point::Float(over_time::linear_regression(w, w.ft[0]).0),
+            Deriv if n >= 2 => Point::Float(Regression::from(w.ft, w.fv, w.ft[0]).line().0),
             PredictLinear if n >= 2 => {
-                let (slope, intercept) = over_time::linear_regression(w, t);
+                let (slope, intercept) = Regression::from(w.ft, w.fv, t).line();
                 Point::Float(slope * param(0) + intercept)
             }
             DoubleExponentialSmoothing => {

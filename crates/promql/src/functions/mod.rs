@@ -2,6 +2,7 @@
 
 pub(crate) mod almost;
 pub(crate) mod binary;
+pub(crate) mod blocks;
 pub(crate) mod classic;
 pub(crate) mod date;
 pub(crate) mod kahan;
@@ -11,3 +12,4 @@ pub(crate) mod natural;
 pub(crate) mod over_time;
 pub(crate) mod quantile;
 pub(crate) mod rate;
+pub(crate) mod sorted;

@@ -43,29 +43,6 @@ pub(crate) fn mad(values: &[f64], scratch: &mut Vec<f64>) -> f64 {
     quantile(0.5, scratch)
 }
 
-/// Slope per second and value at `origin_ms` of the least-squares line through at least one sample.
-pub(crate) fn linear_regression(w: &Window<'_>, origin_ms: i64) -> (f64, f64) {
-    let (mut x_sum, mut x_c, mut y_sum, mut y_c) = (0.0, 0.0, 0.0, 0.0);
-    let (mut xy_sum, mut xy_c, mut x2_sum, mut x2_c) = (0.0, 0.0, 0.0, 0.0);
-    let y0 = w.fv[0];
-    let mut constant = true;
-    for (i, (&t, &y)) in w.ft.iter().zip(w.fv).enumerate() {
-        constant &= i == 0 || y == y0;
-        let x = (t - origin_ms) as f64 / 1e3;
-        (x_sum, x_c) = kahan_inc(x, x_sum, x_c);
-        (y_sum, y_c) = kahan_inc(y, y_sum, y_c);
-        (xy_sum, xy_c) = kahan_inc(x * y, xy_sum, xy_c);
-        (x2_sum, x2_c) = kahan_inc(x * x, x2_sum, x2_c);
-    }
-    if constant {
-        return if y0.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, y0) };
-    }
-    let n = w.fv.len() as f64;
-    let (x, y, xy, x2) = (x_sum + x_c, y_sum + y_c, xy_sum + xy_c, x2_sum + x2_c);
-    let slope = (xy - x * y / n) / (x2 - x * x / n);
-    (slope, y / n - slope * x / n)
-}
-
 /// Holt's linear method; at least two values.
 pub(crate) fn double_exponential_smoothing(values: &[f64], smoothing: f64, trend: f64) -> f64 {
     let (mut s0, mut s1) = (0.0, values[0]);
