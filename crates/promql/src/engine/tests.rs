@@ -81,6 +81,43 @@ fn any_number_of_threads_gives_the_same_bits() {
 }
 
 #[test]
+fn carried_matchers_change_nothing_but_the_reading() {
+    let mut storage = MemoryStorage::new();
+    for (n, name) in ["a", "b"].into_iter().enumerate() {
+        for series in 0..12_usize {
+            let (x, y) = ((series % 4).to_string(), (series / 4 + n).to_string());
+            let labels = Labels::from_pairs([("__name__", name), ("x", &x), ("y", &y)]).expect("unique");
+            for i in (0..40_i64).filter(|i| (*i as usize + series) % 11 > 2) {
+                storage.append_float(&labels, i * 60_000, (series * 3 + n) as f64, 0).expect("times ascend");
+            }
+        }
+    }
+    let engine = Engine::default();
+    let run = |query: &str| {
+        let result = engine.range(&storage, query, 0, 2_400_000, 60_000, &QueryContext::new()).expect(query);
+        let Value::Matrix(series) = result.value else { panic!("a matrix was meant") };
+        (series, result.stats.series_read)
+    };
+    // A call that changes nothing, and that no matcher is carried through.
+    let fence = |side: &str| format!(r#"label_replace({side}, "none", "", "", "")"#);
+    for (l, op, r) in [
+        (r#"a{x="1"}"#, "/", "b"),
+        (r#"rate(a{x=~"1|2"}[5m])"#, "+", r#"max_over_time(b{y!="2"}[5m:1m])"#),
+        (r#"a{x="1"}"#, "* on (x) group_left", "sum by (x) (b)"),
+        ("sum by (y) (b)", "> bool on (y) group_right", r#"a{y=~"1|2",x="3"}"#),
+        (r#"a{x!="1"}"#, "and on (x)", r#"b{y="3",x!="2"}"#),
+        (r#"a{x="1"}"#, "unless", r#"(b or a{y="2"})"#),
+        (r#"a{y="1"}"#, "unless on (y)", "topk by (y) (1, b)"),
+        (r#"-a{x="1"} + a{y="1"}"#, "==", "a - 2 * a"),
+    ] {
+        let (got, read) = run(&format!("{l} {op} {r}"));
+        let (want, read_at_most) = run(&format!("{} {op} {}", fence(l), fence(r)));
+        assert_eq!(got, want, "{l} {op} {r}");
+        assert!(read < read_at_most, "{l} {op} {r}: {read} series of {read_at_most}");
+    }
+}
+
+#[test]
 fn sliding_windows_give_what_single_windows_give() {
     let mut storage = MemoryStorage::new();
     let labels = Labels::from_pairs([("__name__", "m")]).expect("labels are unique");

@@ -7,6 +7,7 @@
 mod fold;
 mod invariant;
 mod names;
+mod propagate;
 mod reads;
 mod statistics;
 
@@ -63,7 +64,8 @@ impl Plan {
         let once = invariant::find(&ast);
         let (one_name, name_unused) = names::find(&ast);
         let statistics_only = statistics::find(&ast);
-        let (reads, sources) = reads::find(&ast, &times);
+        let carried = propagate::find(&ast, &one_name);
+        let (reads, sources) = reads::find(&ast, &times, &carried);
         Ok(Plan { ast, times, once, one_name, name_unused, statistics_only, reads, sources })
     }
 

@@ -1,6 +1,7 @@
 //! What each selector reads from storage: its range of time, hints, and which selectors share one read.
 
 use chronolith_model::{Matcher, TimeRange};
+use hashbrown::HashMap;
 
 use crate::parser::{Ast, ExprId, NodeKind, VectorSelector};
 use crate::plan::PlanTimes;
@@ -41,9 +42,14 @@ struct Above<'a> {
 }
 
 /// By node the reads, and the sources.
-pub(super) fn find(ast: &Ast, times: &PlanTimes) -> (Vec<Option<SelectorRead>>, Vec<Source>) {
+/// `carried` are matchers of selectors besides their own.
+pub(super) fn find(
+    ast: &Ast,
+    times: &PlanTimes,
+    carried: &[Vec<Matcher>],
+) -> (Vec<Option<SelectorRead>>, Vec<Source>) {
     let mut reads = vec![None; ast.len()];
-    let mut sources: Vec<Source> = Vec::new();
+    let mut sources = Sources::default();
     let mut stack = vec![(ast.root(), Above::default())];
     while let Some((id, above)) = stack.pop() {
         let below = Above { grouping: None, ..above.clone() };
@@ -51,7 +57,8 @@ pub(super) fn find(ast: &Ast, times: &PlanTimes) -> (Vec<Option<SelectorRead>>, 
             NodeKind::Number { .. } | NodeKind::String(_) => {}
             NodeKind::VectorSelector(selector) => {
                 let range = time_range(selector, &above, times);
-                let source = source_for(&mut sources, selector, range, hints(&above, range, times));
+                let matchers = selector.matchers.iter().chain(&carried[id.index()]).cloned().collect();
+                let source = sources.get(matchers, range, hints(&above, range, times));
                 reads[id.index()] = Some(SelectorRead { source, range });
             }
             NodeKind::MatrixSelector(m) => {
@@ -88,7 +95,7 @@ pub(super) fn find(ast: &Ast, times: &PlanTimes) -> (Vec<Option<SelectorRead>>, 
             }
         }
     }
-    (reads, sources)
+    (reads, sources.list)
 }
 
 fn hints(above: &Above<'_>, range: TimeRange, times: &PlanTimes) -> SelectHints {
@@ -125,32 +132,43 @@ fn time_range(selector: &VectorSelector, above: &Above<'_>, times: &PlanTimes) -
     TimeRange::new(start.saturating_sub(selector.offset_ms), end.saturating_sub(selector.offset_ms))
 }
 
-/// An existing source of the same matchers whose range overlaps, widened, or a new one.
-fn source_for(
-    sources: &mut Vec<Source>,
-    selector: &VectorSelector,
-    range: TimeRange,
-    hints: SelectHints,
-) -> usize {
-    let shared = sources.iter_mut().enumerate().find(|(_, s)| {
-        s.matchers.len() == selector.matchers.len()
-            && s.range.overlaps(&range)
-            && s.matchers.iter().all(|m| selector.matchers.contains(m))
-    });
-    if let Some((i, source)) = shared {
-        source.range = TimeRange::new(source.range.mint.min(range.mint), source.range.maxt.max(range.maxt));
-        source.uses += 1;
-        if source.hints != hints {
-            source.hints = SelectHints {
-                start: source.range.mint,
-                end: source.range.maxt,
-                step_ms: hints.step_ms.min(source.hints.step_ms),
-                range_ms: hints.range_ms.max(source.hints.range_ms),
+/// The sources so far.
+#[derive(Default)]
+struct Sources {
+    list: Vec<Source>,
+    /// Indexes by what the matchers say, in any order.
+    by_matchers: HashMap<String, Vec<usize>>,
+}
+
+impl Sources {
+    /// An existing source of the same matchers whose range overlaps, widened, or a new one.
+    fn get(&mut self, matchers: Vec<Matcher>, range: TimeRange, hints: SelectHints) -> usize {
+        let mut texts: Vec<String> = matchers.iter().map(Matcher::to_string).collect();
+        texts.sort_unstable();
+        let alike = self.by_matchers.entry(texts.join(",")).or_default();
+        if let Some(&i) = alike.iter().find(|i| self.list[**i].range.overlaps(&range)) {
+            self.list[i].widen(range, hints);
+            return i;
+        }
+        alike.push(self.list.len());
+        self.list.push(Source { matchers, range, hints, uses: 1 });
+        self.list.len() - 1
+    }
+}
+
+impl Source {
+    /// Makes another selector use it.
+    fn widen(&mut self, range: TimeRange, hints: SelectHints) {
+        self.range = TimeRange::new(self.range.mint.min(range.mint), self.range.maxt.max(range.maxt));
+        self.uses += 1;
+        if self.hints != hints {
+            self.hints = SelectHints {
+                start: self.range.mint,
+                end: self.range.maxt,
+                step_ms: hints.step_ms.min(self.hints.step_ms),
+                range_ms: hints.range_ms.max(self.hints.range_ms),
                 ..SelectHints::default()
             };
         }
-        return i;
     }
-    sources.push(Source { matchers: selector.matchers.clone(), range, hints, uses: 1 });
-    sources.len() - 1
 }
