@@ -21,8 +21,6 @@ pub enum ErrorKind {
     TooManyRequests,
     /// No such thing.
     NotFound,
-    /// The method is not offered.
-    MethodNotAllowed,
 }
 
 impl ErrorKind {
@@ -37,7 +35,6 @@ impl ErrorKind {
             ErrorKind::Unavailable => "unavailable",
             ErrorKind::TooManyRequests => "too_many_requests",
             ErrorKind::NotFound => "not_found",
-            ErrorKind::MethodNotAllowed => "method_not_allowed",
         }
     }
 
@@ -51,7 +48,6 @@ impl ErrorKind {
             ErrorKind::Internal | ErrorKind::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorKind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 }
@@ -70,6 +66,11 @@ impl ApiError {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         ApiError { kind, message: message.into() }
+    }
+
+    /// A missing or invalid parameter, with a text of its own, status 400.
+    pub fn bad_data(message: impl Into<String>) -> Self {
+        ApiError::new(ErrorKind::BadData, message)
     }
 
     /// `invalid parameter "name": why`, status 400.

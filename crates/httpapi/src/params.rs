@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::extract::Request;
-use chronolith_model::parse_duration_ms;
+use chronolith_model::{go_quote, parse_duration_ms};
 use http::{Method, header};
 use http_body_util::{BodyExt, Limited};
 
@@ -62,8 +62,14 @@ impl Params {
     pub fn time(&self, name: &str, default: i64) -> Result<i64, ApiError> {
         match self.get(name) {
             "" => Ok(default),
-            text => parse_time(text).map_err(|e| ApiError::parameter(name, e)),
+            text => parse_time(text)
+                .map_err(|e| ApiError::parameter(name, format!("invalid time value for '{name}': {e}"))),
         }
+    }
+
+    /// A time in milliseconds that must be there.
+    pub fn required_time(&self, name: &str) -> Result<i64, ApiError> {
+        parse_time(self.get(name)).map_err(|e| ApiError::parameter(name, e))
     }
 
     /// A duration in milliseconds, `None` when absent.
@@ -88,9 +94,7 @@ impl Params {
         if text.is_empty() {
             return Ok(None);
         }
-        let n: i64 = text
-            .parse()
-            .map_err(|_| ApiError::parameter("limit", format!("cannot parse {text:?} to a valid number")))?;
+        let n = parse_int(text).map_err(|e| ApiError::parameter("limit", e))?;
         match usize::try_from(n) {
             Ok(0) => Ok(None),
             Ok(n) => Ok(Some(n)),
@@ -103,20 +107,63 @@ fn owned(encoded: &[u8]) -> impl Iterator<Item = (String, String)> {
     form_urlencoded::parse(encoded).map(|(n, v)| (n.into_owned(), v.into_owned()))
 }
 
+/// Upstream's default start of a time range: `i64::MIN / 1000` seconds and 62,135,596,801 more.
+pub const TIME_MIN_MS: i64 = (i64::MIN / 1000 + 62_135_596_801) * 1000;
+/// Upstream's default end of a time range.
+pub const TIME_MAX_MS: i64 = (i64::MAX / 1000 - 62_135_596_801) * 1000 + 999;
+
 /// Float seconds (rounded to milliseconds) or RFC 3339, into milliseconds since the epoch.
 pub fn parse_time(text: &str) -> Result<i64, String> {
-    let invalid = || format!("cannot parse {text:?} to a valid timestamp");
+    let invalid = || format!("cannot parse {} to a valid timestamp", go_quote(text.as_bytes()));
     if let Ok(seconds) = text.parse::<f64>() {
         return in_millis(seconds).ok_or_else(invalid);
     }
     // How upstream prints its own earliest and latest time; neither fits a calendar library.
     match text {
-        "-292273086-05-16T16:47:06Z" => return Ok(i64::MIN / 1000 * 1000),
-        "292277025-08-18T07:12:54.999999999Z" => return Ok(i64::MAX / 1000 * 1000),
+        "-292273086-05-16T16:47:06Z" => return Ok(TIME_MIN_MS),
+        "292277025-08-18T07:12:54.999999999Z" => return Ok(TIME_MAX_MS),
         _ => {}
     }
+    if !has_rfc3339_form(text.as_bytes()) {
+        return Err(invalid());
+    }
     let timestamp: jiff::Timestamp = text.parse().map_err(|_| invalid())?;
-    Ok(timestamp.as_millisecond())
+    i64::try_from(timestamp.as_nanosecond().div_euclid(1_000_000)).map_err(|_| invalid())
+}
+
+/// `2006-01-02T15:04:05[.9…](Z|±07:00)`: the calendar library takes more forms than that, and a leap second.
+fn has_rfc3339_form(text: &[u8]) -> bool {
+    let fits = |text: &[u8], form: &[u8]| {
+        text.len() == form.len()
+            && text.iter().zip(form).all(|(c, f)| if *f == b'0' { c.is_ascii_digit() } else { c == f })
+    };
+    let Some((head, rest)) = text.split_at_checked(19) else { return false };
+    if !fits(head, b"0000-00-00T00:00:00") || head[17] > b'5' {
+        return false;
+    }
+    let zone = match rest.strip_prefix(b".") {
+        Some(fraction) => {
+            let digits = fraction.iter().take_while(|c| c.is_ascii_digit()).count();
+            if !(1..=9).contains(&digits) {
+                return false;
+            }
+            &fraction[digits..]
+        }
+        None => rest,
+    };
+    zone == b"Z" || fits(zone, b"+00:00") || fits(zone, b"-00:00")
+}
+
+/// A whole number; errors read as those of Go's `strconv.Atoi`.
+pub fn parse_int(text: &str) -> Result<i64, String> {
+    text.parse::<i64>().map_err(|e| {
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = match e.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.Atoi: parsing {}: {why}", go_quote(text.as_bytes()))
+    })
 }
 
 /// Float seconds or a Prometheus duration, into milliseconds.
@@ -124,11 +171,13 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         // Upstream's bound is an int64 of nanoseconds.
         if seconds.is_nan() || seconds.abs() * 1e9 >= i64::MAX as f64 {
-            return Err(format!("cannot parse {text:?} to a valid duration. It overflows int64"));
+            let quoted = go_quote(text.as_bytes());
+            return Err(format!("cannot parse {quoted} to a valid duration. It overflows int64"));
         }
         return Ok((seconds * 1000.0) as i64);
     }
-    parse_duration_ms(text).ok_or_else(|| format!("cannot parse {text:?} to a valid duration"))
+    parse_duration_ms(text)
+        .ok_or_else(|| format!("cannot parse {} to a valid duration", go_quote(text.as_bytes())))
 }
 
 fn in_millis(seconds: f64) -> Option<i64> {
@@ -141,7 +190,7 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("cannot parse {text:?} to a valid boolean")),
+        _ => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", go_quote(text.as_bytes()))),
     }
 }
 
@@ -184,10 +233,29 @@ mod tests {
             ("2015-06-03T13:21:58.555Z", 1_433_337_718_555),
             ("2015-06-03T14:21:58.555+01:00", 1_433_337_718_555),
             ("1e3", 1_000_000),
+            ("1969-12-31T23:59:59.9995Z", -1),
+            ("-292273086-05-16T16:47:06Z", TIME_MIN_MS),
+            ("292277025-08-18T07:12:54.999999999Z", TIME_MAX_MS),
         ] {
             assert_eq!(parse_time(text), Ok(ms), "{text}");
         }
-        for bad in ["", "foo", "30s", "NaN", "Inf", "1e300", "2015-13-03T13:21:58Z", "2015-06-03"] {
+        for bad in [
+            "",
+            "foo",
+            "30s",
+            "NaN",
+            "Inf",
+            "1e300",
+            "2015-13-03T13:21:58Z",
+            "2015-06-03",
+            "2015-06-03 13:21:58Z",
+            "2015-06-03T13:21:60Z",
+            "2015-06-03T13:21:58",
+            "2015-06-03T13:21Z",
+            "2015-06-03T13:21:58.Z",
+            "2015-06-03T13:21:58+01",
+            "2015-06-03T13:21:58Z[UTC]",
+        ] {
             let want = format!("cannot parse {bad:?} to a valid timestamp");
             assert_eq!(parse_time(bad), Err(want), "{bad}");
         }
@@ -215,7 +283,8 @@ mod tests {
         assert_eq!(Params::from_query("limit=0").limit().unwrap(), None);
         assert_eq!(Params::from_query("limit=7").limit().unwrap(), Some(7));
         assert!(Params::from_query("limit=-1").limit().unwrap_err().message.contains("non-negative"));
-        assert!(Params::from_query("limit=x").limit().is_err());
+        let text = Params::from_query("limit=x").limit().unwrap_err().message;
+        assert_eq!(text, r#"invalid parameter "limit": strconv.Atoi: parsing "x": invalid syntax"#);
     }
 
     #[test]

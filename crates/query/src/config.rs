@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chronolith_httpapi::JsonBuf;
 use chronolith_storeapi::PartialResponse;
+
+use crate::http::{CrossOrigin, RemoteReadLimits, Settings, Tenancy};
 
 /// Settings of the query role. Every field names its flag.
 #[derive(Clone, Debug)]
@@ -46,6 +49,16 @@ pub struct Config {
     pub lookback_ms: i64,
     /// `--query.default-evaluation-interval`.
     pub default_evaluation_interval_ms: i64,
+    /// `--query.default-step`.
+    pub default_step_ms: i64,
+    /// `--query.metadata.default-time-range`; 0 is all of time.
+    pub metadata_range_ms: i64,
+    /// `--query.enforce-tenancy` and what belongs to it; `None` where everyone sees everything.
+    pub tenancy: Option<Tenancy>,
+    /// `--web.cors.origin`, `--web.disable-cors`.
+    pub cross_origin: CrossOrigin,
+    /// `--storage.remote.read-*`.
+    pub remote_read: RemoteReadLimits,
 }
 
 impl Default for Config {
@@ -70,11 +83,52 @@ impl Default for Config {
             samples_max: 50_000_000,
             lookback_ms: 300_000,
             default_evaluation_interval_ms: 60_000,
+            default_step_ms: 1000,
+            metadata_range_ms: 0,
+            tenancy: None,
+            cross_origin: CrossOrigin::All,
+            remote_read: RemoteReadLimits::default(),
         }
     }
 }
 
 impl Config {
+    /// What the HTTP API needs of it.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            default_step_ms: self.default_step_ms,
+            metadata_range_ms: self.metadata_range_ms,
+            cross_origin: self.cross_origin.clone(),
+            remote_read: self.remote_read,
+            tenancy: self.tenancy.clone(),
+        }
+    }
+
+    /// The endpoints of the command line in the form of the endpoint file, for `/api/v1/status/config`; the file itself may
+    /// hold what not everyone should read.
+    pub(crate) fn endpoints_yaml(&self) -> String {
+        let mut yaml = String::from("endpoints:");
+        let all =
+            [(&self.endpoints, ""), (&self.endpoints_strict, "strict"), (&self.endpoint_groups, "group")];
+        for (addresses, kind) in all {
+            for address in addresses {
+                // JSON's strings are YAML's.
+                let mut quoted = JsonBuf::new();
+                quoted.string(address);
+                yaml.push_str("\n- address: ");
+                yaml.push_str(&String::from_utf8_lossy(&quoted.bytes));
+                if !kind.is_empty() {
+                    yaml.push_str(&format!("\n  {kind}: true"));
+                }
+            }
+        }
+        if yaml.ends_with(':') {
+            yaml.push_str(" []");
+        }
+        yaml.push('\n');
+        yaml
+    }
+
     /// The replica labels, one by one.
     pub fn replica_label_names(&self) -> Vec<String> {
         let names = self.replica_labels.iter().flat_map(|flag| flag.split(','));

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chronolith_service::config::ConfigError;
+use chronolith_service::{Clock as _, SystemClock};
 use chronolith_storeapi::{
     Apis, ClientOptions, Endpoint, EndpointInfo, EndpointSet, Endpoints, Store, StoreClient, StoreError,
     StoreInfo,
@@ -258,7 +259,7 @@ impl Member {
 
     /// Takes an answer; true when queries should know.
     fn take(&mut self, answer: Result<EndpointInfo, StoreError>) -> bool {
-        self.state.last_check_ms = now_ms();
+        self.state.last_check_ms = SystemClock.now_ms();
         let was_up = self.state.last_error.is_none() && self.state.info.is_some();
         match answer {
             Ok(info) => {
@@ -305,11 +306,7 @@ async fn local_state(local: &LocalStore) -> EndpointState {
         }
         Err(error) => (None, Some(error.chain())),
     };
-    EndpointState { name: local.name.clone(), last_check_ms: now_ms(), last_error, info }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    EndpointState { name: local.name.clone(), last_check_ms: SystemClock.now_ms(), last_error, info }
 }
 
 #[cfg(test)]

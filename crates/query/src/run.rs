@@ -6,16 +6,16 @@ use std::sync::Arc;
 use axum::Router;
 use chronolith_promql::engine::Engine;
 use chronolith_promql::{EngineOptions, Queryable};
-use chronolith_service::Probes;
 use chronolith_service::config::ConfigError;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::{BindError, HttpListener};
+use chronolith_service::{Probes, SystemClock};
 use chronolith_storeapi::{EndpointSet, Fanout, FanoutOptions, ServerOptions, Services, Store, routes};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{Api, BuildInfo, EndpointStatus, ReadOptions, StatusSource};
+use crate::http::{Api, BuildInfo, EndpointStatus, ReadOptions, StatusSource, Subscribers};
 use crate::{Config, EndpointPool, EndpointState, LocalStore, SelectOptions, StoreQueryable};
 
 /// What the API tells of the process it is in.
@@ -28,6 +28,8 @@ pub struct Process {
     pub build: BuildInfo,
     /// When the process started, milliseconds since the epoch.
     pub started_ms: i64,
+    /// Whether the process is ready; without it the API answers from the start.
+    pub probes: Option<Probes>,
 }
 
 impl From<&ReadOptions> for SelectOptions {
@@ -38,6 +40,8 @@ impl From<&ReadOptions> for SelectOptions {
             partial_response: options.partial_response,
             max_resolution_ms: options.max_source_resolution_ms,
             store_matchers: options.store_matchers.clone(),
+            shard: options.shard.clone(),
+            tenant: options.tenant.clone(),
         }
     }
 }
@@ -137,7 +141,7 @@ impl Built {
             engine: Arc::new(engine),
             queryable: Arc::new(move |options: &ReadOptions| queryables(options.into())),
             stores: Arc::new(move |options: &ReadOptions| {
-                Arc::new(fanout.with_store_matchers(options.store_matchers.clone()))
+                fanout.with_store_matchers(options.store_matchers.clone())
             }),
             defaults: ReadOptions {
                 dedup: true,
@@ -146,8 +150,18 @@ impl Built {
                 max_source_resolution_ms: 0,
                 auto_downsampling: config.auto_downsampling,
                 store_matchers: Vec::new(),
+                shard: None,
+                tenant: None,
             },
-            default_step_ms: config.default_evaluation_interval_ms,
+            settings: config.settings(),
+            remote_read_gate: Arc::new(Semaphore::new(match config.remote_read.concurrency_max {
+                0 => Semaphore::MAX_PERMITS,
+                n => n.min(Semaphore::MAX_PERMITS),
+            })),
+            subscribers: Subscribers::default(),
+            config_yaml: config.endpoints_yaml().into(),
+            probes: process.probes,
+            clock: Arc::new(SystemClock),
             gate: Arc::new(Semaphore::new(config.concurrency_max.max(1))),
             status: process.status,
             endpoints: Some(Arc::new(move || pool.states().iter().map(EndpointStatus::from).collect())),
@@ -246,7 +260,8 @@ mod tests {
         let address = built.grpc_addr().unwrap().to_string();
         let http = built.http_addr().unwrap();
         let build = BuildInfo { version: "0", revision: "0" };
-        let api = built.api(&config, Process { status: None, flags: vec![], build, started_ms: 0 });
+        let api =
+            built.api(&config, Process { status: None, flags: vec![], build, started_ms: 0, probes: None });
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(built, router(api), Probes::new(), shutdown.clone()));
         let t = series.samples[9].0 / 1000;

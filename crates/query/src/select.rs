@@ -16,12 +16,13 @@ use chronolith_promql::{
 use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{
     AggrChunk, ErrorKind, Fanout, PartialResponse, QueryHints, SeriesEvent, SeriesRequest, SeriesStream,
-    Store, StoreError, StoreSeries, sort_and_dedup,
+    ShardInfo, Store, StoreError, StoreSeries, sort_and_dedup,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Handle;
 
 use crate::aggregate::{View, decode, is_counter_function, max_resolution_ms};
+use crate::http::enforce;
 
 /// How long a thread waits before it looks whether its query was cancelled.
 const CANCEL_CHECK: Duration = Duration::from_millis(100);
@@ -39,6 +40,10 @@ pub struct SelectOptions {
     pub max_resolution_ms: i64,
     /// Only stores that fit one of these selectors; empty means all.
     pub store_matchers: Vec<Vec<Matcher>>,
+    /// One shard of the series only.
+    pub shard: Option<ShardInfo>,
+    /// Holds for every selector.
+    pub tenant: Option<Matcher>,
 }
 
 /// Reads series for the engine.
@@ -69,7 +74,12 @@ impl StoreQueryable {
         let hints = request.hints;
         let func = hints.func.as_deref();
         let resolution_ms = max_resolution_ms(self.options.max_resolution_ms, hints.range_ms, func);
-        let mut series = SeriesRequest::new(request.range, request.matchers.to_vec());
+        let mut matchers = request.matchers.to_vec();
+        if let Some(tenant) = &self.options.tenant {
+            enforce(tenant, &mut matchers);
+        }
+        let mut series = SeriesRequest::new(request.range, matchers);
+        series.shard = self.options.shard.clone();
         series.max_resolution_ms = resolution_ms;
         if resolution_ms > 0 {
             series.aggregates = View::for_function(func).aggregates();

@@ -29,6 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 
 /// Why an address could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -282,9 +284,12 @@ fn method_name(method: &axum::http::Method) -> &'static str {
     }
 }
 
-/// Compresses answers (JSON, text) for clients that accept gzip. Not for answers that are compressed already.
-pub fn gzip(router: Router) -> Router {
-    router.layer(tower_http::compression::CompressionLayer::new())
+/// Compresses answers (JSON, text) for clients that accept gzip or deflate. Not for answers that are compressed already, nor
+/// for streams of chunks, which are.
+pub fn compress(router: Router) -> Router {
+    let worth_it =
+        DefaultPredicate::new().and(NotForContentType::const_new("application/x-streamed-protobuf"));
+    router.layer(CompressionLayer::new().compress_when(worth_it))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod query;
 mod receive;
 mod server;
 mod store;
+mod web;
 
 use chronolith_service::exit::Exit;
 use clap::error::ErrorKind;

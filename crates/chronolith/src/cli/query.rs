@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_query::Config;
+use chronolith_query::http::{RemoteReadLimits, Tenancy};
 use chronolith_service::config::DurationMs;
 use chronolith_storeapi::PartialResponse;
 use clap::Args;
 
 use super::common::{LogArgs, address};
+use super::web::WebArgs;
 
 /// Answer PromQL over any number of StoreAPI endpoints.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct QueryArgs {
     endpoints: EndpointArgs,
     #[command(flatten)]
     evaluation: EvaluationArgs,
+    #[command(flatten)]
+    pub(crate) web: WebArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }
@@ -110,7 +114,7 @@ pub(crate) struct EvaluationArgs {
         help_heading = "Query"
     )]
     lookback: DurationMs,
-    /// Step of subqueries that name none, and the least step of range queries that name none.
+    /// Step of subqueries that name none.
     #[arg(
         long = "query.default-evaluation-interval",
         default_value = "1m",
@@ -118,6 +122,73 @@ pub(crate) struct EvaluationArgs {
         help_heading = "Query"
     )]
     default_evaluation_interval: DurationMs,
+    /// Least step of range queries that name none: they get this or a 250th of their range.
+    #[arg(
+        long = "query.default-step",
+        default_value = "1s",
+        value_name = "DURATION",
+        help_heading = "Query"
+    )]
+    default_step: DurationMs,
+    /// How far back label and series calls look that name no time; 0 is all of time.
+    #[arg(
+        long = "query.metadata.default-time-range",
+        default_value = "0s",
+        value_name = "DURATION",
+        help_heading = "Query"
+    )]
+    metadata_range: DurationMs,
+    /// Keep every request to what its tenant wrote: its header becomes a matcher of every selector.
+    #[arg(long = "query.enforce-tenancy", help_heading = "Query")]
+    enforce_tenancy: bool,
+    /// Header that names a request's tenant.
+    #[arg(
+        long = "query.tenant-header",
+        default_value = "THANOS-TENANT",
+        value_name = "HEADER",
+        help_heading = "Query"
+    )]
+    tenant_header: String,
+    /// Tenant of requests without that header.
+    #[arg(
+        long = "query.default-tenant-id",
+        default_value = "default-tenant",
+        value_name = "TENANT",
+        help_heading = "Query"
+    )]
+    default_tenant: String,
+    /// Label that holds the tenant.
+    #[arg(
+        long = "query.tenant-label-name",
+        default_value = "tenant_id",
+        value_name = "LABEL",
+        help_heading = "Query"
+    )]
+    tenant_label: String,
+    /// Most samples of one query of a sampled remote read; 0 is no bound.
+    #[arg(
+        long = "storage.remote.read-sample-limit",
+        default_value_t = 50_000_000,
+        value_name = "N",
+        help_heading = "Remote read"
+    )]
+    remote_read_samples_max: usize,
+    /// Remote reads that run at once, others wait; 0 is no bound.
+    #[arg(
+        long = "storage.remote.read-concurrent-limit",
+        default_value_t = 10,
+        value_name = "N",
+        help_heading = "Remote read"
+    )]
+    remote_read_concurrency_max: usize,
+    /// Most bytes of a frame of a streamed remote read, give or take a chunk.
+    #[arg(
+        long = "storage.remote.read-max-bytes-in-frame",
+        default_value_t = 1_048_576,
+        value_name = "BYTES",
+        help_heading = "Remote read"
+    )]
+    remote_read_frame_bytes_max: usize,
 }
 
 impl QueryArgs {
@@ -135,6 +206,7 @@ impl QueryArgs {
             info_timeout: duration(e.info_timeout),
             dns_interval: duration(e.dns_interval),
             response_timeout: Some(duration(e.response_timeout)).filter(|d| !d.is_zero()),
+            cross_origin: self.web.cross_origin(),
             ..self.evaluation.config()
         }
     }
@@ -153,6 +225,18 @@ impl EvaluationArgs {
             samples_max: self.samples_max,
             lookback_ms: self.lookback.0,
             default_evaluation_interval_ms: self.default_evaluation_interval.0,
+            default_step_ms: self.default_step.0.max(1),
+            metadata_range_ms: self.metadata_range.0,
+            tenancy: self.enforce_tenancy.then(|| Tenancy {
+                header: self.tenant_header.clone(),
+                default_tenant: self.default_tenant.clone(),
+                label: self.tenant_label.clone(),
+            }),
+            remote_read: RemoteReadLimits {
+                samples_max: self.remote_read_samples_max,
+                concurrency_max: self.remote_read_concurrency_max,
+                frame_bytes_max: self.remote_read_frame_bytes_max,
+            },
             ..Config::default()
         }
     }

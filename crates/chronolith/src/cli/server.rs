@@ -8,6 +8,7 @@ use clap::Args;
 use super::common::{LogArgs, ObjstoreArgs, address};
 use super::query::EvaluationArgs;
 use super::receive::IngestArgs;
+use super::web::WebArgs;
 
 /// Everything in one process.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct ServerArgs {
     pub(crate) ingest: IngestArgs,
     #[command(flatten)]
     pub(crate) evaluation: EvaluationArgs,
+    #[command(flatten)]
+    pub(crate) web: WebArgs,
     #[command(flatten)]
     pub(crate) objstore: ObjstoreArgs,
     #[command(flatten)]

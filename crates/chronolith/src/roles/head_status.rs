@@ -1,10 +1,10 @@
 //! The heads' statistics in the form of the query API, all tenants together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chronolith_query::http::{MetricMetadata, StatusSource, TopEntry, TsdbStatus};
+use chronolith_query::http::{StatusSource, TopEntry, TsdbStatus};
 use chronolith_receive::{Tenants, head_stats};
 use chronolith_tsdb::head::NameValue;
 
@@ -22,9 +22,11 @@ impl StatusSource for HeadStatus {
         tokio::task::spawn_blocking(move || merged(&tenants, top)).await.unwrap_or_default()
     }
 
-    async fn metadata(&self) -> BTreeMap<String, Vec<MetricMetadata>> {
-        // Remote write 1.0's metadata is not kept yet.
-        BTreeMap::new()
+    async fn blocks(&self) -> Vec<String> {
+        let Ok(db) = self.0.db() else { return Vec::new() };
+        let tenants = db.tenants();
+        let blocks = tenants.iter().flat_map(|tenant| db.blocks(tenant));
+        blocks.map(|block| String::from_utf8_lossy(&block.meta().to_json()).into_owned()).collect()
     }
 }
 

@@ -69,6 +69,7 @@ pub(super) async fn run(
     let query_config = chronolith_query::Config {
         http_address: None,
         grpc_address: Some(args.grpc_address.clone()),
+        cross_origin: args.web.cross_origin(),
         ..args.evaluation.config()
     };
     let local = vec![
@@ -80,8 +81,11 @@ pub(super) async fn run(
     let address = listener.local_addr();
 
     let status: Arc<dyn StatusSource> = Arc::new(HeadStatus(receive.tenants()));
-    let api = router(query.api(&query_config, process(flags, Some(status))));
-    let app = chronolith_service::http::gzip(api)
+    let api = router(query.api(&query_config, process(flags, Some(status), &probes)));
+    let app = args
+        .web
+        .prefixes()
+        .mount(chronolith_service::http::compress(api))
         .merge(receive.router())
         .merge(metrics.router())
         .merge(probes.router());

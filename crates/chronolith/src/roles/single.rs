@@ -58,8 +58,9 @@ pub(super) async fn query(
     let (metrics, probes) = (Metrics::new(), Probes::new());
     let probe = probes.register("query");
     let built = chronolith_query::build(&config, Vec::new()).await.map_err(|e| query_exit(&e))?;
-    let app = router(built.api(&config, process(flags, None))).merge(metrics.router()).merge(probes.router());
-    let app = metrics.http().instrument(chronolith_service::http::gzip(app));
+    let api = router(built.api(&config, process(flags, None, &probes)));
+    let app = args.web.prefixes().mount(chronolith_service::http::compress(api));
+    let app = metrics.http().instrument(app.merge(metrics.router()).merge(probes.router()));
     if let Some(address) = built.http_addr() {
         tracing::info!(address = %address, "serving HTTP");
     }
@@ -80,7 +81,8 @@ pub(super) fn query_exit(error: &chronolith_query::BuildError) -> Exit {
 pub(super) fn process(
     flags: Vec<(String, String)>,
     status: Option<Arc<dyn chronolith_query::http::StatusSource>>,
+    probes: &Probes,
 ) -> Process {
     let build = BuildInfo { version: env!("CARGO_PKG_VERSION"), revision: "" };
-    Process { status, flags, build, started_ms: SystemClock.now_ms() }
+    Process { status, flags, build, started_ms: SystemClock.now_ms(), probes: Some(probes.clone()) }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use chronolith_httpapi::{
@@ -9,7 +10,7 @@ use chronolith_httpapi::{
 };
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::parser::parse_selector;
-use chronolith_storeapi::{LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest};
+use chronolith_storeapi::{LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest, Store as _};
 use futures::StreamExt;
 
 use super::{Api, store_error};
@@ -20,23 +21,21 @@ const TRUNCATED: &str = "results truncated due to limit";
 const SERIES_MAX: usize = 5_000_000;
 
 pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request).await?;
-    let selectors = selectors(&params)?;
-    if selectors.is_empty() {
-        return Err(ApiError::new(ErrorKind::BadData, "no match[] parameter provided"));
+    let (options, params) = api.read(request).await?;
+    if params.all("match[]").next().is_none() {
+        return Err(ApiError::bad_data("no match[] parameter provided"));
     }
-    let (range, limit) = (range(&params)?, params.limit()?);
-    let options = api.defaults.with_params(&params, 0)?;
+    let (limit, range) = (params.limit()?, range(&api, &params)?);
+    let selectors = selectors(&params).map_err(|e| ApiError::parameter("match[]", e))?;
     let store = (api.stores)(&options);
     let mut found: BTreeSet<Labels> = BTreeSet::new();
     let mut warnings = Vec::new();
     for matchers in selectors {
-        let mut read = SeriesRequest::new(range, matchers);
+        let mut read = SeriesRequest::new(range, options.enforced(matchers));
         read.skip_chunks = true;
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
-        // One more than asked for tells a full answer from a cut one.
-        read.limit = limit.map_or(0, |n| n + 1);
+        read.limit = one_more(limit);
         let mut stream = store.series(read).await.map_err(store_error)?;
         while let Some(event) = stream.next().await {
             match event.map_err(store_error)? {
@@ -59,16 +58,15 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
 }
 
 pub(super) async fn names(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request).await?;
-    let (range, limit) = (range(&params)?, params.limit()?);
-    let options = api.defaults.with_params(&params, 0)?;
+    let (options, params) = api.read(request).await?;
+    let (limit, range) = (params.limit()?, range(&api, &params)?);
     let store = (api.stores)(&options);
     let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
     for matchers in any_selectors(&params)? {
-        let mut read = LabelNamesRequest::new(range, matchers);
+        let mut read = LabelNamesRequest::new(range, options.enforced(matchers));
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
-        read.limit = limit.map_or(0, |n| n + 1);
+        read.limit = one_more(limit);
         let answer = store.label_names(read).await.map_err(store_error)?;
         found.extend(answer.names);
         warnings.extend(answer.warnings);
@@ -78,23 +76,23 @@ pub(super) async fn names(State(api): State<Api>, request: Request) -> Result<Re
 
 pub(super) async fn values(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let params = Params::read(request).await?;
+    let Ok(Path(name)) = name else {
+        let text = format!("invalid label name: {:?}", request.uri().path());
+        return Err(ApiError::bad_data(text));
+    };
     let name = decode_label_name(&name).into_owned();
-    if name.is_empty() {
-        return Err(ApiError::new(ErrorKind::BadData, format!("invalid label name: {name:?}")));
-    }
-    let (range, limit) = (range(&params)?, params.limit()?);
-    let options = api.defaults.with_params(&params, 0)?;
+    let (options, params) = api.read(request).await?;
+    let (limit, range) = (params.limit()?, range(&api, &params)?);
     let store = (api.stores)(&options);
     let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
     for matchers in any_selectors(&params)? {
-        let mut read = LabelValuesRequest::new(&name, range, matchers);
+        let mut read = LabelValuesRequest::new(&name, range, options.enforced(matchers));
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
-        read.limit = limit.map_or(0, |n| n + 1);
+        read.limit = one_more(limit);
         let answer = store.label_values(read).await.map_err(store_error)?;
         found.extend(answer.values);
         warnings.extend(answer.warnings);
@@ -123,24 +121,33 @@ fn cut(found: usize, limit: Option<usize>, warnings: &mut Vec<String>) -> usize 
     }
 }
 
-/// `start` and `end`, by default all of time.
-fn range(params: &Params) -> Result<TimeRange, ApiError> {
-    let range = TimeRange::new(params.time("start", i64::MIN)?, params.time("end", i64::MAX)?);
+/// One more than asked for tells a full answer from a cut one.
+fn one_more(limit: Option<usize>) -> usize {
+    limit.map_or(0, |n| n.saturating_add(1))
+}
+
+/// `start` and `end`, by default all of time, or the newest part of it that `--query.metadata.default-time-range` says.
+fn range(api: &Api, params: &Params) -> Result<TimeRange, ApiError> {
+    let (first, last) = match api.settings.metadata_range_ms {
+        0 => (i64::MIN, i64::MAX),
+        span => {
+            let now = api.clock.now_ms();
+            (now.saturating_sub(span), now)
+        }
+    };
+    let range = TimeRange::new(params.time("start", first)?, params.time("end", last)?);
     if range.is_empty() {
-        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+        return Err(ApiError::bad_data("end timestamp must not be before start time"));
     }
     Ok(range)
 }
 
 /// Each `match[]` as matchers; a selector that matches everything is refused, as upstream does.
-fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+pub(super) fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, String> {
     let one = |selector| {
-        let matchers = parse_selector(selector).map_err(|e| ApiError::parameter("match[]", e))?;
+        let matchers = parse_selector(selector).map_err(|e| e.to_string())?;
         if matchers.iter().all(Matcher::matches_empty) {
-            return Err(ApiError::parameter(
-                "match[]",
-                "match[] must contain at least one non-empty matcher",
-            ));
+            return Err("match[] must contain at least one non-empty matcher".to_owned());
         }
         Ok(matchers)
     };
@@ -149,6 +156,6 @@ fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
 
 /// As [`selectors`], or one that matches everything where there is none.
 fn any_selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
-    let found = selectors(params)?;
+    let found = selectors(params).map_err(ApiError::bad_data)?;
     Ok(if found.is_empty() { vec![Vec::new()] } else { found })
 }

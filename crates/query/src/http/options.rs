@@ -1,9 +1,11 @@
 //! The parameters that Thanos added to Prometheus's API.
 
-use chronolith_httpapi::{ApiError, Params};
-use chronolith_model::Matcher;
+use chronolith_httpapi::{ApiError, Params, parse_bool, parse_duration};
+use chronolith_model::{MatchOp, Matcher};
 use chronolith_promql::parser::parse_selector;
-use chronolith_storeapi::PartialResponse;
+use chronolith_storeapi::{PartialResponse, ShardInfo};
+use http::HeaderMap;
+use serde::Deserialize;
 
 /// How one request wants the stores to be read.
 #[derive(Clone, Debug, Default)]
@@ -20,40 +22,154 @@ pub struct ReadOptions {
     pub auto_downsampling: bool,
     /// Only stores that fit one of these selectors; empty means all.
     pub store_matchers: Vec<Vec<Matcher>>,
+    /// One shard of the series only.
+    pub shard: Option<ShardInfo>,
+    /// Holds for every selector of the request: a tenant sees what it wrote.
+    pub tenant: Option<Matcher>,
+}
+
+/// How requests are kept to their tenant (`--query.enforce-tenancy`).
+#[derive(Clone, Debug)]
+pub struct Tenancy {
+    /// `--query.tenant-header`.
+    pub header: String,
+    /// `--query.default-tenant-id`: the tenant of a request that names none.
+    pub default_tenant: String,
+    /// `--query.tenant-label-name`.
+    pub label: String,
+}
+
+impl Tenancy {
+    /// The matcher that every selector of a request with these headers gets.
+    pub fn matcher(&self, headers: &HeaderMap) -> Matcher {
+        let named = headers.get(&self.header).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+        Matcher::equal(&self.label, named.unwrap_or(&self.default_tenant))
+    }
+}
+
+/// The `shard_info` parameter, the JSON that Thanos's query frontend sends.
+#[derive(Deserialize)]
+struct ShardParam {
+    #[serde(default)]
+    shard_index: i64,
+    #[serde(default)]
+    total_shards: i64,
+    #[serde(default)]
+    by: bool,
+    #[serde(default)]
+    labels: Vec<String>,
 }
 
 impl ReadOptions {
     /// These options with what the request says. `step_ms` is 0 outside range queries.
     pub(super) fn with_params(&self, params: &Params, step_ms: i64) -> Result<Self, ApiError> {
         let mut options = self.clone();
-        options.dedup = params.bool("dedup", self.dedup)?;
+        options.dedup = bool_param(params, "dedup", self.dedup)?;
         let replica_labels: Vec<String> = params.all("replicaLabels[]").map(str::to_owned).collect();
         if !replica_labels.is_empty() {
             options.replica_labels = replica_labels;
         }
-        let warn = params.bool("partial_response", self.partial_response == PartialResponse::Warn)?;
-        options.partial_response = if warn { PartialResponse::Warn } else { PartialResponse::Abort };
+        options.partial_response = partial_response(params, self.partial_response)?;
         options.max_source_resolution_ms = match params.get("max_source_resolution") {
             "auto" => step_ms / 5,
             "" if self.auto_downsampling => step_ms / 5,
             "" => self.max_source_resolution_ms,
-            _ => params.duration("max_source_resolution")?.unwrap_or(0),
+            text => parse_duration(text)
+                .map_err(|e| ApiError::bad_data(format!("'max_source_resolution' parameter: {e}")))?,
         };
         if options.max_source_resolution_ms < 0 {
-            return Err(ApiError::parameter(
-                "max_source_resolution",
-                "negative resolutions are not accepted",
-            ));
+            let text = "negative 'max_source_resolution' is not accepted. Try a positive integer";
+            return Err(ApiError::bad_data(text));
         }
         for selector in params.all("storeMatch[]") {
             let matchers = parse_selector(selector).map_err(|e| ApiError::parameter("storeMatch[]", e))?;
             options.store_matchers.push(matchers);
         }
+        // There is one engine, and both names of Thanos's two stand for it.
+        if !matches!(params.get("engine"), "" | "prometheus" | "thanos") {
+            return Err(ApiError::bad_data(format!("'{}' bad engine", params.get("engine"))));
+        }
+        options.shard = shard(params.get("shard_info"))?;
         Ok(options)
     }
 
     /// The replica labels that are to be taken away.
     pub fn without_replica_labels(&self) -> Vec<String> {
         if self.dedup { self.replica_labels.clone() } else { Vec::new() }
+    }
+
+    /// `matchers` with the tenant's in place of any other on that label.
+    pub fn enforced(&self, mut matchers: Vec<Matcher>) -> Vec<Matcher> {
+        if let Some(tenant) = &self.tenant {
+            enforce(tenant, &mut matchers);
+        }
+        matchers
+    }
+}
+
+/// Puts `tenant` in place of what a request says of that label: naming another tenant must not reach it, and a
+/// negative matcher must not hide one's own series.
+pub(crate) fn enforce(tenant: &Matcher, matchers: &mut Vec<Matcher>) {
+    debug_assert_eq!(tenant.op, MatchOp::Equal);
+    matchers.retain(|m| m.name != tenant.name);
+    matchers.push(tenant.clone());
+}
+
+/// `partial_response`, or `default`.
+pub(super) fn partial_response(
+    params: &Params,
+    default: PartialResponse,
+) -> Result<PartialResponse, ApiError> {
+    let warn = bool_param(params, "partial_response", default == PartialResponse::Warn)?;
+    Ok(if warn { PartialResponse::Warn } else { PartialResponse::Abort })
+}
+
+/// A boolean parameter; errors as Thanos words them.
+pub(super) fn bool_param(params: &Params, name: &str, default: bool) -> Result<bool, ApiError> {
+    match params.get(name) {
+        "" => Ok(default),
+        text => parse_bool(text).map_err(|e| ApiError::bad_data(format!("'{name}' parameter: {e}"))),
+    }
+}
+
+fn shard(text: &str) -> Result<Option<ShardInfo>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |why: String| ApiError::bad_data(format!("could not unmarshal parameter shard_info: {why}"));
+    let ShardParam { shard_index, total_shards, by, labels } =
+        serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
+    if total_shards < 1 {
+        return Ok(None);
+    }
+    if !(0..total_shards).contains(&shard_index) {
+        return Err(refuse(format!("shard_index {shard_index} is not below total_shards {total_shards}")));
+    }
+    Ok(Some(ShardInfo { index: shard_index as u64, count: total_shards as u64, by, labels }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_and_tenants() {
+        let shard_of = |text: &str| shard(text).map_err(|e| e.message);
+        assert_eq!(shard_of(""), Ok(None));
+        assert_eq!(shard_of(r#"{"total_shards":0}"#), Ok(None));
+        let two = ShardInfo { index: 1, count: 2, by: true, labels: vec!["pod".to_owned()] };
+        let text = r#"{"shard_index":1,"total_shards":2,"by":true,"labels":["pod"]}"#;
+        assert_eq!(shard_of(text), Ok(Some(two)));
+        for bad in [r#"{"shard_index":2,"total_shards":2}"#, "{", "[]x", r#"{"labels":3}"#] {
+            assert!(
+                shard_of(bad).unwrap_err().starts_with("could not unmarshal parameter shard_info: "),
+                "{bad}"
+            );
+        }
+        let tenant = Some(Matcher::equal("tenant_id", "a"));
+        let options = ReadOptions { tenant, ..ReadOptions::default() };
+        let asked = vec![Matcher::equal("tenant_id", "b"), Matcher::equal("x", "y")];
+        let enforced = options.enforced(asked);
+        assert_eq!(enforced, [Matcher::equal("x", "y"), Matcher::equal("tenant_id", "a")]);
     }
 }

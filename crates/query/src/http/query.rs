@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use chronolith_httpapi::{Annotations, ApiError, ErrorKind, JsonBuf, Params, success, write_value};
+use chronolith_httpapi::{
+    Annotations, ApiError, ErrorKind, JsonBuf, Params, parse_duration, success, write_value,
+};
 use chronolith_promql::{EngineError, EngineErrorKind, QueryContext, QueryResult, Value};
 
-use super::Api;
+use super::{Api, ReadOptions};
 
 /// Upstream's bound on points per series.
 const POINTS_MAX: i64 = 11_000;
@@ -19,15 +21,17 @@ enum Evaluation {
 }
 
 pub(super) async fn instant(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request).await?;
-    let t = params.time("time", now_ms())?;
-    evaluate(api, params, Evaluation::Instant { t }).await
+    let (options, params) = api.read(request).await?;
+    let limit = params.limit()?;
+    let t = params.time("time", api.clock.now_ms())?;
+    evaluate(api, options, params, limit, Evaluation::Instant { t }).await
 }
 
 pub(super) async fn range(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request).await?;
-    let start = required_time(&params, "start")?;
-    let end = required_time(&params, "end")?;
+    let (tenant, params) = api.params(request).await?;
+    let limit = params.limit()?;
+    let start = params.required_time("start")?;
+    let end = params.required_time("end")?;
     if end < start {
         return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
     }
@@ -35,7 +39,7 @@ pub(super) async fn range(State(api): State<Api>, request: Request) -> Result<Re
     let step_ms = match params.duration("step")? {
         Some(step) => step,
         // Thanos's default for a missing step.
-        None => (span / 250).max(api.default_step_ms),
+        None => (span / 250).max(api.settings.default_step_ms),
     };
     if step_ms <= 0 {
         let text = "zero or negative query resolution step widths are not accepted. Try a positive integer";
@@ -46,26 +50,30 @@ pub(super) async fn range(State(api): State<Api>, request: Request) -> Result<Re
                     Try decreasing the query resolution (?step=XX)";
         return Err(ApiError::new(ErrorKind::BadData, text));
     }
-    evaluate(api, params, Evaluation::Range { start, end, step_ms }).await
+    let options = ReadOptions { tenant, ..api.defaults.with_params(&params, step_ms)? };
+    evaluate(api, options, params, limit, Evaluation::Range { start, end, step_ms }).await
 }
 
-fn required_time(params: &Params, name: &str) -> Result<i64, ApiError> {
-    match params.get(name) {
-        "" => Err(ApiError::parameter(name, "cannot parse \"\" to a valid timestamp")),
-        _ => params.time(name, 0),
-    }
-}
-
-async fn evaluate(api: Api, params: Params, evaluation: Evaluation) -> Result<Response, ApiError> {
-    let limit = params.limit()?;
-    let step_ms = if let Evaluation::Range { step_ms, .. } = evaluation { step_ms } else { 0 };
-    let options = api.defaults.with_params(&params, step_ms)?;
+async fn evaluate(
+    api: Api,
+    options: ReadOptions,
+    params: Params,
+    limit: Option<usize>,
+    evaluation: Evaluation,
+) -> Result<Response, ApiError> {
     let mut cx = QueryContext::new();
     if let Some(timeout_ms) = params.duration("timeout")? {
         let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         cx = cx.with_deadline(Instant::now() + timeout);
     }
-    cx.lookback_ms = params.duration("lookback_delta")?.filter(|l| *l > 0);
+    cx.lookback_ms = match params.get("lookback_delta") {
+        "" => None,
+        text => {
+            let parsed = parse_duration(text);
+            let refuse = |e| ApiError::bad_data(format!("error parsing lookback delta duration: {e}"));
+            Some(parsed.map_err(refuse)?).filter(|l| *l > 0)
+        }
+    };
     let stats = !params.get("stats").is_empty();
     let queued = Instant::now();
     let permit = api
@@ -153,9 +161,4 @@ fn engine_error(error: EngineError) -> ApiError {
         EngineErrorKind::Cancelled => ApiError::new(ErrorKind::Canceled, error.to_string()),
         EngineErrorKind::Storage => ApiError::new(ErrorKind::Internal, error.to_string()),
     }
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_millis() as i64)
 }
