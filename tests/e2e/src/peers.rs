@@ -42,7 +42,6 @@ impl Prometheus {
     /// Starts one that scrapes `target` and itself and writes to `remote_write`.
     pub fn start(dir: &Path, target: u16, remote_write: &str) -> Self {
         let port = free_port();
-        let config = dir.join("prometheus.yml");
         let text = format!(
             "global: {{scrape_interval: 1s, external_labels: {{cluster: test}}}}\n\
              scrape_configs:\n\
@@ -51,8 +50,19 @@ impl Prometheus {
              remote_write:\n\
              - url: {remote_write}\n  queue_config: {{batch_send_deadline: 500ms, max_backoff: 500ms}}\n"
         );
+        Self::on_port(port, dir, &text, &[])
+    }
+
+    /// Starts one with this configuration and these further flags.
+    pub fn with_config(dir: &Path, config: &str, args: &[&str]) -> Self {
+        Self::on_port(free_port(), dir, config, args)
+    }
+
+    fn on_port(port: u16, dir: &Path, text: &str, args: &[&str]) -> Self {
+        let config = dir.join("prometheus.yml");
         std::fs::write(&config, text).expect("the scratch directory is writable");
         let mut process = Process::builder("prometheus")
+            .args(args.iter().copied())
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("prometheus-data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -61,11 +71,16 @@ impl Prometheus {
         Prometheus { port, _process: process }
     }
 
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
     /// Asks a range query.
     pub fn query_range(&self, query: &str, start_s: f64, end_s: f64, step_s: f64) -> Answer {
         let query = http::encode(query);
         let form = format!("query={query}&start={start_s}&end={end_s}&step={step_s}");
-        let url = format!("http://127.0.0.1:{}/api/v1/query_range", self.port);
+        let url = self.url("/api/v1/query_range");
         Answer::of(&http::post_form(&url, &form).expect("Prometheus answers"))
     }
 }

@@ -148,7 +148,7 @@ pub(crate) struct EvaluationArgs {
         value_name = "HEADER",
         help_heading = "Query"
     )]
-    tenant_header: String,
+    query_tenant_header: String,
     /// Tenant of requests without that header.
     #[arg(
         long = "query.default-tenant-id",
@@ -156,7 +156,7 @@ pub(crate) struct EvaluationArgs {
         value_name = "TENANT",
         help_heading = "Query"
     )]
-    default_tenant: String,
+    query_default_tenant: String,
     /// Label that holds the tenant.
     #[arg(
         long = "query.tenant-label-name",
@@ -164,7 +164,7 @@ pub(crate) struct EvaluationArgs {
         value_name = "LABEL",
         help_heading = "Query"
     )]
-    tenant_label: String,
+    query_tenant_label: String,
     /// Most samples of one query of a sampled remote read; 0 is no bound.
     #[arg(
         long = "storage.remote.read-sample-limit",
@@ -228,9 +228,9 @@ impl EvaluationArgs {
             default_step_ms: self.default_step.0.max(1),
             metadata_range_ms: self.metadata_range.0,
             tenancy: self.enforce_tenancy.then(|| Tenancy {
-                header: self.tenant_header.clone(),
-                default_tenant: self.default_tenant.clone(),
-                label: self.tenant_label.clone(),
+                header: self.query_tenant_header.clone(),
+                default_tenant: self.query_default_tenant.clone(),
+                label: self.query_tenant_label.clone(),
             }),
             remote_read: RemoteReadLimits {
                 samples_max: self.remote_read_samples_max,
