@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chronolith_model::{FloatHistogram, Labels};
+use chronolith_model::{FloatHistogram, Labels, METRIC_NAME};
 use hashbrown::HashMap;
 
 use crate::annotations::HistogramOperation;
@@ -117,6 +117,8 @@ struct Join<'j> {
     swapped: bool,
     strip: bool,
     span: Span,
+    /// Series of the "many" side differ in more than their names.
+    one_name: bool,
 }
 
 impl<'a> Exec<'a> {
@@ -139,14 +141,16 @@ impl<'a> Exec<'a> {
             swapped,
             strip: !self.options.delayed_name_removal && b.return_bool,
             span: self.plan.ast.span(id),
+            one_name: self.plan.one_name[if swapped { b.rhs } else { b.lhs }.index()],
         };
-        let mut out = self.joined(&join, &many, &one, grid)?;
+        let (mut out, distinct) = self.joined(&join, &many, &one, grid)?;
         drop((many, one));
         out.charge(&self.budget, self.node)?;
-        self.emit(merge_equal(out)?, sink)
+        self.emit(if distinct { out } else { merge_equal(out)? }, sink)
     }
 
-    fn joined(&mut self, join: &Join<'_>, many: &Batch, one: &Batch, grid: &Grid) -> Result<Batch> {
+    /// The joined rows, and whether their labels are known to be distinct.
+    fn joined(&mut self, join: &Join<'_>, many: &Batch, one: &Batch, grid: &Grid) -> Result<(Batch, bool)> {
         // Rows by signature on both sides, and by signature and labels of the result: bits of steps, keys and lists.
         let words = grid.count.div_ceil(64);
         let mut tables = self.held(MemoryUse::Joins);
@@ -160,7 +164,8 @@ impl<'a> Exec<'a> {
         let mut out = Batch::new(grid.count);
         let mut results = self.held(MemoryUse::Joins);
         results.more(signatures.index.len() * (words * 8 + TABLE_ROW_BYTES))?;
-        let mut matched = Matched::new(signatures.index.len(), words);
+        let distinct = join.results_are_distinct(many, &many_side, &one_side);
+        let mut matched = Matched::new(signatures.index.len(), words, distinct);
         for (r, row) in many.rows().enumerate() {
             self.join_progress(r, &mut out, &mut results, &matched)?;
             let s = many_side.signature_of(r);
@@ -185,7 +190,7 @@ impl<'a> Exec<'a> {
                 self.fill_rows(join, &row, fill, s, mask, &mut matched, &mut out)?;
             }
         }
-        Ok(out)
+        Ok((out, distinct))
     }
 
     /// Now and then between rows: is the query still wanted, and may it hold what it has by now?
@@ -408,6 +413,8 @@ pub(crate) const TABLE_ROW_BYTES: usize = 160;
 
 /// Which results exist at which steps, to refuse doubles.
 struct Matched {
+    /// There are no doubles.
+    distinct: bool,
     /// Bytes of all of it.
     bytes: usize,
     /// By signature: steps with any result.
@@ -417,9 +424,9 @@ struct Matched {
 }
 
 impl Matched {
-    fn new(signatures: usize, words: usize) -> Self {
+    fn new(signatures: usize, words: usize, distinct: bool) -> Self {
         let bytes = signatures * (words * 8 + TABLE_ROW_BYTES);
-        Matched { bytes, any: vec![vec![0; words]; signatures], results: HashMap::new() }
+        Matched { distinct, bytes, any: vec![vec![0; words]; signatures], results: HashMap::new() }
     }
 
     fn any(&self, signature: usize, word: usize) -> u64 {
@@ -427,6 +434,9 @@ impl Matched {
     }
 
     fn add(&mut self, join: &Join<'_>, signature: usize, labels: Labels, steps: &[u64]) -> Result<()> {
+        if self.distinct {
+            return Ok(());
+        }
         let one_to_one = join.matching.card == Cardinality::OneToOne;
         if one_to_one {
             if adds_twice(&mut self.any[signature], steps) {
@@ -460,7 +470,30 @@ fn multiple_matches(what: &str) -> EngineError {
     EngineError::Execution(format!("multiple matches for labels: {what}"))
 }
 
+/// True when no series differs in the labels that go with the name besides it.
+fn has_no_types(batch: &Batch) -> bool {
+    let named = |name: &str| name != METRIC_NAME && drops_metric_name(name);
+    (0..batch.len()).all(|r| !batch.labels(r).iter().any(|(name, _)| named(name)))
+}
+
 impl Join<'_> {
+    /// True when no two results can have the same labels, so that nobody need look for doubles.
+    fn results_are_distinct(&self, rows: &Batch, many: &Side, one: &Side) -> bool {
+        let m = self.matching;
+        let single = |side: &Side| side.rows.iter().all(|rows| rows.len() <= 1);
+        if m.fill_left.is_some() || m.fill_right.is_some() || !single(one) {
+            return false;
+        }
+        // Labels of results are those that are matched on, or those of the "many" side, less what goes with the name.
+        match m.card {
+            Cardinality::OneToOne if m.on => {
+                single(many) && !m.labels.iter().any(|name| drops_metric_name(name))
+            }
+            Cardinality::OneToOne => single(many) && has_no_types(rows),
+            _ => m.include.is_empty() && self.one_name && has_no_types(rows),
+        }
+    }
+
     /// The "one" side must have one series per signature and step.
     fn check_duplicates(&self, many_any: Vec<u64>, one: &Batch, side: &Side) -> Result<()> {
         let fills = self.matching.fill_left.is_some() || self.matching.fill_right.is_some();

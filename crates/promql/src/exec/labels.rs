@@ -6,7 +6,11 @@ use crate::plan::drops_metric_name;
 
 /// Without the metric's name, type and unit.
 pub(crate) fn without_metadata(labels: &Labels) -> Labels {
-    labels.filter(|name, _| !drops_metric_name(name))
+    if labels.iter().any(|(name, _)| drops_metric_name(name)) {
+        labels.filter(|name, _| !drops_metric_name(name))
+    } else {
+        labels.clone()
+    }
 }
 
 /// The labels that two matched series have in common by definition.

@@ -6,6 +6,7 @@ use chronolith_chunk::SampleColumns;
 use chronolith_model::Labels;
 
 use crate::engine::EngineError;
+use crate::exec::batch::label_bytes;
 use crate::exec::counts::{Counts, WindowCounts};
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::same_labels;
@@ -16,6 +17,7 @@ use crate::exec::{Batch, Exec, Grid, Result, Sink};
 use crate::functions::blocks::Regression;
 use crate::functions::rate::RateKind;
 use crate::functions::{kahan, over_time, quantile, rate};
+use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, FunctionId, NodeKind, Span, Subquery, ValueType, VectorSelector};
 
 /// A range function's call, resolved for a grid.
@@ -74,16 +76,17 @@ impl<'a> Exec<'a> {
         let (mut range, argument) = self.resolve_range_call(call, grid, strip)?;
         // `absent_over_time` only looks at what is there, not at names.
         if range.strip && range.id != FunctionId::AbsentOverTime && self.may_collide(argument) {
-            let mut all = Batch::new(grid.count);
-            self.range_rows(&mut range, argument, grid, &mut |_, batch| {
-                all.append(batch);
-                Ok(())
-            })?;
-            let mut seen = hashbrown::HashSet::with_capacity(all.len());
-            if !all.rows().all(|row| seen.insert(row.labels.clone())) {
-                return Err(same_labels());
-            }
-            return self.emit(all, sink);
+            let mut seen = hashbrown::HashSet::new();
+            let mut held = self.held(MemoryUse::Vectors);
+            return self.range_rows(&mut range, argument, grid, &mut |exec, batch| {
+                for row in batch.rows() {
+                    held.more(label_bytes(row.labels))?;
+                    if !seen.insert(row.labels.clone()) {
+                        return Err(same_labels());
+                    }
+                }
+                sink(exec, batch)
+            });
         }
         self.range_rows(&mut range, argument, grid, sink)
     }

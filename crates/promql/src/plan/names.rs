@@ -3,7 +3,8 @@
 
 use chronolith_model::{METRIC_NAME, MatchOp};
 
-use crate::parser::{AggregateOp, Ast, BinaryOp, FunctionId, NodeKind, ValueType};
+use crate::functions::math;
+use crate::parser::{AggregateOp, Ast, BinaryOp, ExprId, FunctionId, NodeKind, ValueType};
 
 /// By node: all series have the same metric name (or none); the parent ignores the metric name.
 pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
@@ -53,7 +54,31 @@ pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
             },
         };
     }
+    for id in ast.ids().rev().filter(|id| unused[id.index()]).collect::<Vec<_>>() {
+        let mut below = id;
+        while let Some(child) = mapped(ast, below).filter(|child| one[child.index()]) {
+            unused[child.index()] = true;
+            below = child;
+        }
+    }
     (one, unused)
+}
+
+/// The vector of which a node changes the values one by one.
+fn mapped(ast: &Ast, id: ExprId) -> Option<ExprId> {
+    use FunctionId::{Clamp, ClampMax, ClampMin, Round};
+    match ast.kind(id) {
+        NodeKind::Paren(e) | NodeKind::Unary { expr: e, .. } => Some(*e),
+        NodeKind::Binary(b) if b.matching.is_none() => {
+            [b.lhs, b.rhs].into_iter().find(|e| ast.value_type(*e) == ValueType::Vector)
+        }
+        NodeKind::Call(call) => {
+            let map = matches!(call.func.id, Clamp | ClampMax | ClampMin | Round)
+                || math::unary(call.func.id).is_some();
+            call.args.first().copied().filter(|e| map && ast.value_type(*e) == ValueType::Vector)
+        }
+        _ => None,
+    }
 }
 
 fn is_metadata(name: &str) -> bool {

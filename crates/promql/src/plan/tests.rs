@@ -47,6 +47,12 @@ fn invariant_parts_are_found_at_their_top() {
 fn names_that_nobody_looks_at_stay() {
     let p = plan("sum by (x) (rate(a[5m]))");
     assert_eq!(marked(&p, &p.name_unused), ["rate(a[5m])"]);
+    let p = plan("sum by (x) (-(clamp_min(rate(a[5m]), 1) * 8))");
+    let want = ["rate(a[5m])", "clamp_min(rate(a[5m]), 1)"];
+    assert!(want.iter().all(|w| marked(&p, &p.name_unused).iter().any(|m| m == w)));
+    // `rate` says something about the names that it sees.
+    let p = plan("sum by (x) (rate(abs(a)[5m:1m]))");
+    assert_eq!(marked(&p, &p.name_unused), ["rate(abs(a)[5m:1m])"]);
     for query in [
         "sum by (__name__) (rate(a[5m]))",
         "sum without (x) (rate(a[5m]))",
