@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "thanos/labels.proto",
     "thanos/store.proto",
     "thanos/samples.proto",
@@ -10,6 +10,8 @@ const FILES: [&str; 9] = [
     "thanos/info.proto",
     "thanos/exemplars.proto",
     "thanos/metadata.proto",
+    "thanos/rules.proto",
+    "thanos/targets.proto",
     "prometheus/types.proto",
     "prometheus/remote.proto",
 ];

@@ -283,14 +283,22 @@ impl Member {
         }
     }
 
-    /// The endpoint for queries, while it answers and offers the StoreAPI.
+    /// The endpoint for queries, while it answers and offers the StoreAPI or what is beside it.
     fn endpoint(&self) -> Option<Arc<Endpoint>> {
         let says = self.state.info.as_ref().filter(|_| self.state.last_error.is_none())?;
-        let info = says.store.clone()?;
+        // A ruler that keeps no series is asked for its rules; with an empty time it is never asked for series.
+        let beside = says.exemplars || says.metadata || says.rules || says.targets;
+        let info = match &says.store {
+            Some(info) => info.clone(),
+            None if beside => StoreInfo::new(&says.component),
+            None => return None,
+        };
         let store: Arc<dyn Store> = Arc::clone(&self.client) as _;
         let apis = Apis {
             exemplars: says.exemplars.then(|| Arc::clone(&self.client) as _),
             metadata: says.metadata.then(|| Arc::clone(&self.client) as _),
+            rules: says.rules.then(|| Arc::clone(&self.client) as _),
+            targets: says.targets.then(|| Arc::clone(&self.client) as _),
         };
         Some(Arc::new(Endpoint { name: self.state.name.clone(), store, info, local: false, apis }))
     }
@@ -302,7 +310,8 @@ async fn local_state(local: &LocalStore) -> EndpointState {
         Ok(info) => {
             let (exemplars, metadata) = (local.apis.exemplars.is_some(), local.apis.metadata.is_some());
             let component = info.component.clone();
-            (Some(EndpointInfo { component, store: Some(info), exemplars, metadata }), None)
+            let (rules, targets) = (local.apis.rules.is_some(), local.apis.targets.is_some());
+            (Some(EndpointInfo { component, store: Some(info), exemplars, metadata, rules, targets }), None)
         }
         Err(error) => (None, Some(error.chain())),
     };

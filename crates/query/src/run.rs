@@ -195,7 +195,9 @@ pub async fn run(
     let services = Services {
         store: Some(fanout.clone()),
         exemplars: Some(fanout.clone()),
-        metadata: Some(fanout),
+        metadata: Some(fanout.clone()),
+        rules: Some(fanout.clone()),
+        targets: Some(fanout),
         ..Services::default()
     };
     let http = async {

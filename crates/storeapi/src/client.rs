@@ -3,6 +3,8 @@
 //! The connection is made at the first call and made again when it broke; keep-alive pings find a dead peer within
 //! seconds. Whole answers have no deadline here, since a long stream is no fault: the fan-out watches the pauses.
 
+mod rules;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,6 +83,8 @@ pub struct StoreClient {
     info: info::info_client::InfoClient<Channel>,
     exemplars: thanos::exemplars_client::ExemplarsClient<Channel>,
     metadata: thanos::metadata_client::MetadataClient<Channel>,
+    rules: thanos::rules_client::RulesClient<Channel>,
+    targets: thanos::targets_client::TargetsClient<Channel>,
     info_timeout: Duration,
     batch_size: usize,
 }
@@ -97,7 +101,11 @@ impl StoreClient {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             exemplars: thanos::exemplars_client::ExemplarsClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            metadata: thanos::metadata_client::MetadataClient::new(channel)
+            metadata: thanos::metadata_client::MetadataClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            rules: thanos::rules_client::RulesClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            targets: thanos::targets_client::TargetsClient::new(channel)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             info_timeout: options.info_timeout,
             batch_size: options.batch_size,

@@ -297,11 +297,25 @@ pub struct EndpointInfo {
     pub exemplars: bool,
     /// It answers [`crate::Metadata`].
     pub metadata: bool,
+    /// It answers [`crate::Rules`].
+    pub rules: bool,
+    /// It answers [`crate::Targets`].
+    pub targets: bool,
 }
 
-pub(crate) fn info_to(info: &StoreInfo, exemplars: bool, metadata: bool) -> info::InfoResponse {
+/// What a server offers beside the StoreAPI.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offers {
+    pub(crate) exemplars: bool,
+    pub(crate) metadata: bool,
+    pub(crate) rules: bool,
+    pub(crate) targets: bool,
+}
+
+pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
     // Thanos's querier asks only sources whose time overlaps.
-    let exemplars = exemplars.then_some(info::ExemplarsInfo { min_time: i64::MIN, max_time: i64::MAX });
+    let exemplars =
+        offers.exemplars.then_some(info::ExemplarsInfo { min_time: i64::MIN, max_time: i64::MAX });
     info::InfoResponse {
         label_sets: info.label_sets.iter().map(labels_to).collect(),
         component_type: info.component.clone(),
@@ -322,7 +336,9 @@ pub(crate) fn info_to(info: &StoreInfo, exemplars: bool, metadata: bool) -> info
             supports_projections: false,
         }),
         exemplars,
-        metric_metadata: metadata.then_some(info::MetricMetadataInfo {}),
+        metric_metadata: offers.metadata.then_some(info::MetricMetadataInfo {}),
+        rules: offers.rules.then_some(info::RulesInfo {}),
+        targets: offers.targets.then_some(info::TargetsInfo {}),
         ..Default::default()
     }
 }
@@ -331,6 +347,7 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
     let label_sets = proto.label_sets.into_iter().map(labels_from).collect::<Result<Vec<_>, _>>()?;
     let component = proto.component_type;
     let (exemplars, metadata) = (proto.exemplars.is_some(), proto.metric_metadata.is_some());
+    let (rules, targets) = (proto.rules.is_some(), proto.targets.is_some());
     let store = proto.store.map(|store| {
         let tsdbs = store.tsdb_infos.into_iter().map(|t| {
             let labels = labels_from(t.labels.unwrap_or_default())?;
@@ -345,7 +362,7 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
             tsdbs: tsdbs.collect::<Result<_, StoreError>>()?,
         })
     });
-    Ok(EndpointInfo { component, store: store.transpose()?, exemplars, metadata })
+    Ok(EndpointInfo { component, store: store.transpose()?, exemplars, metadata, rules, targets })
 }
 
 /// The one place where errors become gRPC codes.

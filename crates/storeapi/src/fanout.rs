@@ -19,7 +19,7 @@ use crate::local::LabelSetUnion;
 use crate::merge::{MergeOptions, Source, abort, merge, warning};
 use crate::{
     Exemplars, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, Metadata, PartialResponse,
-    SeriesEvent, SeriesRequest, SeriesStream, Shaper, Store, StoreError, StoreInfo,
+    Rules, SeriesEvent, SeriesRequest, SeriesStream, Shaper, Store, StoreError, StoreInfo, Targets,
 };
 
 /// The pseudo label by which store matchers choose endpoints.
@@ -52,6 +52,10 @@ pub struct Apis {
     pub exemplars: Option<Arc<dyn Exemplars>>,
     /// Metric metadata.
     pub metadata: Option<Arc<dyn Metadata>>,
+    /// Rules.
+    pub rules: Option<Arc<dyn Rules>>,
+    /// Targets.
+    pub targets: Option<Arc<dyn Targets>>,
 }
 
 /// The stores of a fan-out at one moment.

@@ -1,4 +1,5 @@
-//! The StoreAPI: protobuf, the traits [`Store`], [`Exemplars`], [`Metadata`] and [`WriteSink`], server, client, k-way merge.
+//! The StoreAPI: protobuf, the traits [`Store`], [`Exemplars`], [`Metadata`], [`Rules`], [`Targets`] and
+//! [`WriteSink`], server, client, k-way merge.
 //!
 //! ```text
 //! local data ─ local (external labels, shape, limits) ─┐                ┌─ server ─ gRPC
@@ -16,6 +17,7 @@ mod client;
 pub mod contract;
 mod convert;
 mod convert_exemplars;
+mod convert_rules;
 mod error;
 mod exemplars;
 mod fanout;
@@ -27,9 +29,11 @@ mod metadata;
 mod peer;
 pub mod proto;
 mod request;
+mod rules;
 mod server;
 mod shape;
 mod store;
+mod targets;
 mod wire;
 mod write;
 
@@ -47,10 +51,14 @@ pub use request::{
     Aggregate, AggregateSet, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,
     SeriesRequest, ShardInfo,
 };
+pub use rules::{
+    AlertInstance, AlertState, Alerting, Rule, RuleGroup, RuleKind, Rules, RulesAnswer, RulesRequest,
+};
 pub use server::{SeriesLimits, ServerOptions, Services, routes, serve};
 pub use shape::{Shaper, with_changes};
 pub use store::{
     AggrChunk, DownsampledChunk, LabelNames, LabelValues, SeriesEvent, SeriesHints, SeriesStream, Store,
     StoreInfo, StoreSeries, TsdbInfo,
 };
+pub use targets::{ActiveTarget, TargetHealth, Targets, TargetsAnswer, TargetsRequest};
 pub use write::{RejectKind, WriteError, WriteRejection, WriteReport, WriteSink};

@@ -1,5 +1,5 @@
-//! The gRPC services over a [`Store`], [`Exemplars`], [`Metadata`] and a [`WriteSink`]: StoreAPI, Info, Exemplars,
-//! Metadata, WriteableStore, health.
+//! The gRPC services over a [`Store`], [`Exemplars`], [`Metadata`], [`Rules`], [`Targets`] and a [`WriteSink`]: StoreAPI, Info,
+//! Exemplars, Metadata, Rules, Targets, WriteableStore, health.
 //!
 //! Requests from outside are bounded: message size, series, samples and bytes of an answer, Series calls at a time. A
 //! limit that is hit ends the call with RESOURCE_EXHAUSTED and says which limit it was.
@@ -19,13 +19,14 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::convert::{self, status_from_error};
+use crate::convert::{self, Offers, status_from_error};
 use crate::convert_exemplars;
+use crate::convert_rules;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::wire::{encode_series, encoded_len_max};
 use crate::{
-    AggrChunk, Exemplars, LabelNames, LabelValues, Metadata, SeriesEvent, SeriesStream, Store, StoreError,
-    StoreSeries, WriteSink, peer,
+    AggrChunk, Exemplars, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesStream, Store,
+    StoreError, StoreSeries, Targets, WriteSink, peer,
 };
 
 /// Where frames are cut: the size at which Thanos's stores cut theirs.
@@ -82,6 +83,10 @@ pub struct Services {
     pub exemplars: Option<Arc<dyn Exemplars>>,
     /// Metric metadata. Info names it only where StoreAPI is served too.
     pub metadata: Option<Arc<dyn Metadata>>,
+    /// Rules. Info names them only where StoreAPI is served too.
+    pub rules: Option<Arc<dyn Rules>>,
+    /// Targets. Info names them only where StoreAPI is served too.
+    pub targets: Option<Arc<dyn Targets>>,
     /// WriteableStore, for requests that no receiver has replicated yet.
     pub write: Option<Arc<dyn WriteSink>>,
     /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0). Without it they go to
@@ -105,8 +110,12 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
         );
         let info = InfoService {
             store: Arc::clone(store),
-            exemplars: services.exemplars.is_some(),
-            metadata: services.metadata.is_some(),
+            offers: Offers {
+                exemplars: services.exemplars.is_some(),
+                metadata: services.metadata.is_some(),
+                rules: services.rules.is_some(),
+                targets: services.targets.is_some(),
+            },
         };
         routes.add_service(
             info::info_server::InfoServer::new(info).max_decoding_message_size(REQUEST_BYTES_MAX),
@@ -124,6 +133,20 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
         let service = MetadataService(Arc::clone(metadata));
         routes.add_service(
             thanos::metadata_server::MetadataServer::new(service)
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX),
+        );
+    }
+    if let Some(rules) = &services.rules {
+        routes.add_service(
+            thanos::rules_server::RulesServer::new(RulesService(Arc::clone(rules)))
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX),
+        );
+    }
+    if let Some(targets) = &services.targets {
+        routes.add_service(
+            thanos::targets_server::TargetsServer::new(TargetsService(Arc::clone(targets)))
                 .max_decoding_message_size(REQUEST_BYTES_MAX)
                 .max_encoding_message_size(RESPONSE_BYTES_MAX),
         );
@@ -371,15 +394,14 @@ impl Spent {
 
 struct InfoService {
     store: Arc<dyn Store>,
-    exemplars: bool,
-    metadata: bool,
+    offers: Offers,
 }
 
 #[tonic::async_trait]
 impl info::info_server::Info for InfoService {
     async fn info(&self, _: Request<info::InfoRequest>) -> Result<Response<info::InfoResponse>, Status> {
         let info = self.store.info().await.map_err(|e| status_from_error(&e))?;
-        Ok(Response::new(convert::info_to(&info, self.exemplars, self.metadata)))
+        Ok(Response::new(convert::info_to(&info, self.offers)))
     }
 }
 
@@ -413,6 +435,39 @@ impl thanos::metadata_server::Metadata for MetadataService {
         let request = convert_exemplars::metadata_request_from(request.into_inner());
         let answer = self.0.metadata(request).await.map_err(|e| status_from_error(&e))?;
         Ok(Response::new(Box::pin(futures::stream::iter(convert_exemplars::metadata_frames(answer).map(Ok)))))
+    }
+}
+
+struct RulesService(Arc<dyn Rules>);
+
+#[tonic::async_trait]
+impl thanos::rules_server::Rules for RulesService {
+    type RulesStream = BoxStream<'static, Result<thanos::RulesResponse, Status>>;
+
+    async fn rules(
+        &self,
+        request: Request<thanos::RulesRequest>,
+    ) -> Result<Response<Self::RulesStream>, Status> {
+        let request =
+            convert_rules::rules_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let answer = self.0.rules(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(convert_rules::rules_frames(answer).map(Ok)))))
+    }
+}
+
+struct TargetsService(Arc<dyn Targets>);
+
+#[tonic::async_trait]
+impl thanos::targets_server::Targets for TargetsService {
+    type TargetsStream = BoxStream<'static, Result<thanos::TargetsResponse, Status>>;
+
+    async fn targets(
+        &self,
+        request: Request<thanos::TargetsRequest>,
+    ) -> Result<Response<Self::TargetsStream>, Status> {
+        let request = convert_rules::targets_request_from(request.into_inner());
+        let answer = self.0.targets(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(convert_rules::targets_frames(answer).map(Ok)))))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Exemplars and metric metadata over a socket and through the fan-out.
+//! Exemplars, metric metadata, rules and targets over a socket and through the fan-out.
 #![cfg(feature = "contract")]
 #![allow(missing_docs)]
 
@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use chronolith_model::{Exemplar, Labels, MetricKind, MetricMetadata, TimeRange};
 use chronolith_storeapi::{
-    Apis, ClientOptions, Endpoint, Endpoints, ErrorKind, Exemplars, ExemplarsAnswer, ExemplarsRequest,
-    Fanout, FanoutOptions, MemoryStore, Metadata, MetadataAnswer, MetadataRequest, PartialResponse,
-    SeriesExemplars, ServerOptions, Services, StoreClient, StoreError, serve,
+    ActiveTarget, AlertInstance, AlertState, Alerting, Apis, ClientOptions, Endpoint, Endpoints, ErrorKind,
+    Exemplars, ExemplarsAnswer, ExemplarsRequest, Fanout, FanoutOptions, MemoryStore, Metadata,
+    MetadataAnswer, MetadataRequest, PartialResponse, Rule, RuleGroup, RuleKind, Rules, RulesAnswer,
+    RulesRequest, SeriesExemplars, ServerOptions, Services, StoreClient, StoreError, TargetHealth, Targets,
+    TargetsAnswer, TargetsRequest, serve,
 };
 use tokio::net::TcpListener;
 
@@ -40,6 +42,66 @@ impl Metadata for Fixed {
     }
 }
 
+#[async_trait]
+impl Rules for Fixed {
+    async fn rules(&self, request: RulesRequest) -> Result<RulesAnswer, StoreError> {
+        self.asked.lock().unwrap().push(format!("{:?} {:?}", request.kind, request.selectors));
+        let alert = AlertInstance {
+            labels: labels(&[("alertname", "a"), ("team", "t")]),
+            annotations: labels(&[("summary", "s")]),
+            state: AlertState::Firing,
+            active_at_ms: Some(1_700_000_000_123),
+            value: "1e+00".to_owned(),
+        };
+        let alerting = Alerting {
+            state: AlertState::Firing,
+            duration_s: 60.0,
+            keep_firing_for_s: 5.0,
+            annotations: labels(&[("summary", "{{ $value }}")]),
+            alerts: vec![alert],
+        };
+        let rule = |name: &str, alerting| Rule {
+            name: name.to_owned(),
+            query: "up == 0".to_owned(),
+            labels: labels(&[("team", "t"), ("replica", "r")]),
+            health: "err".to_owned(),
+            last_error: "e".to_owned(),
+            evaluation_s: 0.5,
+            last_evaluation_ms: -62_135_596_800_000,
+            alerting,
+        };
+        let group = RuleGroup {
+            name: "g".to_owned(),
+            file: "f".to_owned(),
+            rules: vec![rule("a", Some(alerting)), rule("r", None)],
+            interval_s: 15.0,
+            evaluation_s: 0.25,
+            last_evaluation_ms: 1_700_000_000_001,
+            limit: 3,
+        };
+        Ok(RulesAnswer { groups: vec![group], warnings: vec!["late".to_owned()] })
+    }
+}
+
+#[async_trait]
+impl Targets for Fixed {
+    async fn targets(&self, _: TargetsRequest) -> Result<TargetsAnswer, StoreError> {
+        let target = ActiveTarget {
+            discovered_labels: labels(&[("__address__", "x:1")]),
+            labels: labels(&[("job", "j"), ("replica", "r")]),
+            scrape_pool: "p".to_owned(),
+            scrape_url: "http://x:1/metrics".to_owned(),
+            global_url: "http://y:1/metrics".to_owned(),
+            last_error: "refused".to_owned(),
+            last_scrape_ms: 1_700_000_000_500,
+            last_scrape_s: 0.125,
+            health: TargetHealth::Down,
+        };
+        let dropped = vec![labels(&[("__address__", "z:1")])];
+        Ok(TargetsAnswer { active: vec![target], dropped, warnings: Vec::new() })
+    }
+}
+
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).unwrap()
 }
@@ -59,7 +121,9 @@ async fn endpoint(name: &str, external: &[(&str, &str)], source: Option<Arc<Fixe
     let services = Services {
         store: Some(Arc::new(MemoryStore::new(labels(external), Vec::new()))),
         exemplars: source.clone().map(|s| s as _),
-        metadata: source.map(|s| s as _),
+        metadata: source.clone().map(|s| s as _),
+        rules: source.clone().map(|s| s as _),
+        targets: source.map(|s| s as _),
         ..Services::default()
     };
     tokio::spawn(async move {
@@ -70,6 +134,8 @@ async fn endpoint(name: &str, external: &[(&str, &str)], source: Option<Arc<Fixe
     let apis = Apis {
         exemplars: info.exemplars.then(|| client.clone() as _),
         metadata: info.metadata.then(|| client.clone() as _),
+        rules: info.rules.then(|| Arc::clone(&client) as _),
+        targets: info.targets.then(|| Arc::clone(&client) as _),
     };
     Arc::new(Endpoint { name: name.to_owned(), store: client, info: info.store.unwrap(), local: false, apis })
 }
@@ -126,4 +192,45 @@ async fn metadata_of_many_writers_is_gathered() {
     assert_eq!(fanout.metadata(limited).await.unwrap().metrics.len(), 1);
     let none = MetadataRequest { limit: Some(0), ..MetadataRequest::default() };
     assert_eq!(fanout.metadata(none).await.unwrap().metrics.len(), 0);
+}
+
+#[tokio::test]
+async fn rules_and_targets_come_as_they_are_and_replicas_once() {
+    let source = Arc::new(Fixed::default());
+    let a = endpoint("a", &[("cluster", "a")], Some(source.clone())).await;
+    let b = endpoint("b", &[("cluster", "b")], Some(source.clone())).await;
+    let none = endpoint("none", &[("cluster", "c")], None).await;
+    let fanout = fanout(vec![a, b, none], vec!["gone".to_owned()]);
+    let selectors = vec![chronolith_promql::parser::parse_selector(r#"{team="t"}"#).unwrap()];
+    let request = RulesRequest {
+        kind: Some(RuleKind::Alerting),
+        selectors,
+        without_replica_labels: vec!["replica".to_owned()],
+        ..RulesRequest::default()
+    };
+    let sent = Fixed::default().rules(request.clone()).await.unwrap().groups.remove(0);
+    let found = fanout.rules(request.clone()).await.unwrap();
+    assert_eq!(source.asked.lock().unwrap().len(), 2);
+    assert!(source.asked.lock().unwrap()[0].starts_with("Some(Alerting) [["), "the request arrives");
+    let mut expected = sent.clone();
+    expected.rules.truncate(1);
+    expected.rules[0].labels = labels(&[("team", "t")]);
+    assert_eq!(found.groups, [expected]);
+    assert_eq!(found.warnings.iter().filter(|w| w.contains("late")).count(), 2);
+    assert!(found.warnings.iter().any(|w| w.contains("gone")), "{:?}", found.warnings);
+    let all = RulesRequest { kind: None, selectors: vec![], ..request };
+    assert_eq!(fanout.rules(all.clone()).await.unwrap().groups[0].rules[1].name, "r");
+    let abort = RulesRequest { partial_response: PartialResponse::Abort, ..all };
+    assert_eq!(fanout.rules(abort).await.unwrap_err().kind(), ErrorKind::Aborted);
+
+    let request = TargetsRequest {
+        active: true,
+        dropped: true,
+        partial_response: PartialResponse::Warn,
+        without_replica_labels: vec!["replica".to_owned()],
+    };
+    let mut sent = Fixed::default().targets(request.clone()).await.unwrap();
+    sent.active[0].labels = labels(&[("job", "j")]);
+    let found = fanout.targets(request).await.unwrap();
+    assert_eq!((found.active, found.dropped), (sent.active, sent.dropped));
 }

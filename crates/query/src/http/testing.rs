@@ -40,10 +40,20 @@ pub(super) async fn api_over(
     series: Vec<(Labels, SampleColumns)>,
     change: impl FnOnce(&mut Api),
 ) -> Router {
+    api_with(config, series, Apis::default(), change).await
+}
+
+/// [`api_over`], with what the store answers beside series.
+pub(super) async fn api_with(
+    config: Config,
+    series: Vec<(Labels, SampleColumns)>,
+    apis: Apis,
+    change: impl FnOnce(&mut Api),
+) -> Router {
     let external = Labels::from_pairs([("cluster", "a")]).unwrap();
     let series = series.into_iter().map(|(l, s)| (l, encode_columns(&s).unwrap())).collect();
     let store = Arc::new(MemoryStore::new(external, series));
-    let local = vec![LocalStore { name: "memory".to_owned(), store, apis: Apis::default() }];
+    let local = vec![LocalStore { name: "memory".to_owned(), store, apis }];
     let config = Config { http_address: None, grpc_address: None, ..config };
     let built = build(&config, local).await.unwrap();
     let process = Process {

@@ -1,10 +1,15 @@
 use axum::body::Body;
-use chronolith_model::{GoRegex, Matcher};
+use chronolith_model::{GoRegex, Labels, Matcher, MetricKind, MetricMetadata};
 use chronolith_service::Probes;
+use chronolith_storeapi::{
+    ActiveTarget, AlertInstance, AlertState, Alerting, Apis, Exemplars, ExemplarsAnswer, ExemplarsRequest,
+    Metadata, MetadataAnswer, MetadataRequest, Rule, RuleGroup, Rules, RulesAnswer, RulesRequest,
+    SeriesExemplars, TargetHealth, Targets, TargetsAnswer, TargetsRequest,
+};
 use http::Request;
 use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 
-use super::testing::{T0, api, api_over, ask, encode, get, series};
+use super::testing::{T0, api, api_over, api_with, ask, encode, get, series};
 use super::*;
 use crate::Config;
 
@@ -131,6 +136,8 @@ async fn refusals_have_upstreams_words() {
         ),
         ("labels?match[]={a=%22%22}", "match[] must contain at least one non-empty matcher"),
         ("metadata?limit=x", "limit must be a number"),
+        ("rules?type=x", r#"invalid parameter "type": not supported value "x""#),
+        ("rules?match[]={a=%22%22}", "match[] must contain at least one non-empty matcher"),
         ("metadata?limit_per_metric=x", "limit_per_metric must be a number"),
         ("targets/metadata?limit=x", "limit must be a number"),
         ("scrape_pools/config", "no scrapePool parameter provided"),
@@ -271,6 +278,157 @@ fn a_tenants_matcher_is_its_header() {
     assert_eq!(tenancy.matcher(&headers), Matcher::equal("tenant_id", "d"));
     headers.insert("x-t", "a".parse().unwrap());
     assert_eq!(tenancy.matcher(&headers), Matcher::equal("tenant_id", "a"));
+}
+
+/// One group with an alerting and a recording rule, one target, exemplars and metadata of one series.
+struct Beside;
+
+#[async_trait::async_trait]
+impl Rules for Beside {
+    async fn rules(&self, request: RulesRequest) -> Result<RulesAnswer, StoreError> {
+        let labels = Labels::from_pairs([("alertname", "Down"), ("tier", "1")]).unwrap();
+        let alert = AlertInstance {
+            labels: labels.clone(),
+            annotations: Labels::from_pairs([("summary", "it is down")]).unwrap(),
+            state: AlertState::Firing,
+            active_at_ms: Some(T0 + 500),
+            value: "1e+00".to_owned(),
+        };
+        let alerting = Alerting {
+            state: AlertState::Firing,
+            duration_s: 90.5,
+            alerts: vec![alert],
+            ..Alerting::default()
+        };
+        let alert = Rule {
+            name: "Down".to_owned(),
+            query: "up == 0".to_owned(),
+            health: "ok".to_owned(),
+            last_evaluation_ms: T0,
+            alerting: Some(alerting),
+            ..Rule::default()
+        };
+        let record = Rule {
+            name: "up:sum".to_owned(),
+            health: "err".to_owned(),
+            last_error: "boom".to_owned(),
+            alerting: None,
+            ..alert.clone()
+        };
+        assert_eq!(request.partial_response, chronolith_storeapi::PartialResponse::Warn);
+        let group = |file: &str, rules| RuleGroup {
+            name: "g".to_owned(),
+            file: file.to_owned(),
+            interval_s: 15.0,
+            rules,
+            ..RuleGroup::default()
+        };
+        let groups = vec![group("a.yml", vec![alert]), group("b.yml", vec![record])];
+        Ok(RulesAnswer { groups, warnings: Vec::new() })
+    }
+}
+
+#[async_trait::async_trait]
+impl Targets for Beside {
+    async fn targets(&self, _: TargetsRequest) -> Result<TargetsAnswer, StoreError> {
+        let discovered = [("__address__", "x:1"), ("__scrape_interval__", "15s")];
+        let target = ActiveTarget {
+            discovered_labels: Labels::from_pairs(discovered).unwrap(),
+            scrape_pool: "p".to_owned(),
+            last_scrape_ms: T0,
+            last_scrape_s: 0.5,
+            health: TargetHealth::Up,
+            ..ActiveTarget::default()
+        };
+        let dropped = vec![Labels::from_pairs([("__address__", "z:1")]).unwrap()];
+        Ok(TargetsAnswer { active: vec![target], dropped, warnings: Vec::new() })
+    }
+}
+
+#[async_trait::async_trait]
+impl Exemplars for Beside {
+    async fn exemplars(&self, request: ExemplarsRequest) -> Result<ExemplarsAnswer, StoreError> {
+        assert_eq!(request.range, chronolith_model::TimeRange::new(1000, 2500));
+        let labels = Labels::from_pairs([("trace_id", "x")]).unwrap();
+        let exemplars = vec![chronolith_model::Exemplar { labels, value: 0.5, t: 1500 }];
+        let labels = Labels::from_pairs([("__name__", "up")]).unwrap();
+        Ok(ExemplarsAnswer { series: vec![SeriesExemplars { labels, exemplars }], warnings: Vec::new() })
+    }
+}
+
+#[async_trait::async_trait]
+impl Metadata for Beside {
+    async fn metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
+        let mut answer = MetadataAnswer::default();
+        for (name, help) in [("a", "h1"), ("a", "h2"), ("b", "h3")] {
+            let says = MetricMetadata { kind: MetricKind::Gauge, help: help.to_owned(), unit: String::new() };
+            answer.add(&request, name.to_owned(), [says]);
+        }
+        Ok(answer)
+    }
+}
+
+#[tokio::test]
+async fn what_stores_have_beside_series_is_in_prometheus_form() {
+    let one = Arc::new(Beside);
+    let apis = Apis {
+        rules: Some(one.clone()),
+        targets: Some(one.clone()),
+        exemplars: Some(one.clone()),
+        metadata: Some(one),
+    };
+    let api = api_with(Config::default(), series(), apis, |_| {}).await;
+    let alert = serde_json::json!({
+        "labels": {"alertname": "Down", "tier": "1"}, "annotations": {"summary": "it is down"},
+        "state": "firing", "activeAt": "2023-11-14T22:13:20.5Z", "value": "1e+00",
+    });
+    let t0 = "2023-11-14T22:13:20Z";
+    let alerting = serde_json::json!({
+        "state": "firing", "name": "Down", "query": "up == 0", "duration": 90.5, "keepFiringFor": 0, "labels": {},
+        "annotations": {}, "alerts": [alert], "health": "ok", "evaluationTime": 0, "lastEvaluation": t0,
+        "type": "alerting",
+    });
+    let recording = serde_json::json!({
+        "name": "up:sum", "query": "up == 0", "labels": {}, "health": "err", "lastError": "boom",
+        "evaluationTime": 0, "lastEvaluation": t0, "type": "recording",
+    });
+    let group = |file: &str, rule: &serde_json::Value| {
+        serde_json::json!({
+            "name": "g", "file": file, "rules": [rule], "interval": 15, "limit": 0, "evaluationTime": 0,
+            "lastEvaluation": "1970-01-01T00:00:00Z",
+        })
+    };
+    let of = async |path: &str| data(&get(&api, &format!("/api/v1/{path}")).await.1);
+    let both = serde_json::json!([group("a.yml", &alerting), group("b.yml", &recording)]);
+    assert_eq!(of("rules").await["groups"], both);
+    assert_eq!(of("rules?type=record").await["groups"], serde_json::json!([group("b.yml", &recording)]));
+    let paged = of("rules?group_limit=1").await;
+    assert_eq!(paged["groups"].as_array().unwrap().len(), 1);
+    let next = format!("rules?group_limit=1&group_next_token={}", paged["groupNextToken"].as_str().unwrap());
+    assert_eq!(of(&next).await["groups"][0]["file"], "b.yml");
+    assert_eq!(
+        of("rules?exclude_alerts=true").await["groups"][0]["rules"][0]["alerts"],
+        serde_json::json!([])
+    );
+    assert_eq!(of("alerts").await["alerts"], serde_json::json!([alert]));
+    let targets = of("targets").await;
+    assert_eq!(targets["activeTargets"][0]["scrapeInterval"], "15s");
+    assert_eq!(targets["activeTargets"][0]["lastScrape"], t0);
+    assert_eq!(targets["activeTargets"][0]["health"], "up");
+    assert_eq!(targets["droppedTargets"], serde_json::json!([{"discoveredLabels": {"__address__": "z:1"}}]));
+    assert_eq!(of("targets?state=dropped").await["activeTargets"], serde_json::json!([]));
+    assert_eq!(of("targets?scrapePool=q").await["activeTargets"], serde_json::json!([]));
+    let exemplars = serde_json::json!([{
+        "seriesLabels": {"__name__": "up"},
+        "exemplars": [{"labels": {"trace_id": "x"}, "value": "0.5", "timestamp": 1.5}],
+    }]);
+    assert_eq!(of("query_exemplars?query=up&start=1&end=2.5").await, exemplars);
+    let meta = |help: &str| serde_json::json!({"type": "gauge", "help": help, "unit": ""});
+    let all = serde_json::json!({"a": [meta("h1"), meta("h2")], "b": [meta("h3")]});
+    assert_eq!(of("metadata").await, all);
+    assert_eq!(of("metadata?limit=0").await, serde_json::json!({}));
+    assert_eq!(of("metadata?metric=b&limit=-1").await, serde_json::json!({"b": [meta("h3")]}));
+    assert_eq!(of("metadata?limit=1&limit_per_metric=1").await, serde_json::json!({"a": [meta("h1")]}));
 }
 
 /// Names of parameters, and values that some of them take and others stumble over.

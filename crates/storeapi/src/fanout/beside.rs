@@ -1,4 +1,4 @@
-//! What a fan-out asks beside series: exemplars and metric metadata.
+//! What a fan-out asks beside series: exemplars, metric metadata, rules, targets.
 
 use async_trait::async_trait;
 use chronolith_model::{Labels, Matcher};
@@ -6,8 +6,11 @@ use futures::future::join_all;
 
 use super::{Chosen, Endpoint, Fanout, fits_any, tolerate, within};
 use crate::exemplars::ExemplarsUnion;
+use crate::rules::RulesUnion;
+use crate::targets::TargetsUnion;
 use crate::{
-    Exemplars, ExemplarsAnswer, ExemplarsRequest, Metadata, MetadataAnswer, MetadataRequest, StoreError,
+    Exemplars, ExemplarsAnswer, ExemplarsRequest, Metadata, MetadataAnswer, MetadataRequest, Rules,
+    RulesAnswer, RulesRequest, StoreError, Targets, TargetsAnswer, TargetsRequest,
 };
 
 /// How a sidecar calls itself. It asks its Prometheus, which knows nothing of external labels.
@@ -76,5 +79,51 @@ impl Metadata for Fanout {
             }
         }
         Ok(merged)
+    }
+}
+
+#[async_trait]
+impl Rules for Fanout {
+    async fn rules(&self, request: RulesRequest) -> Result<RulesAnswer, StoreError> {
+        let Chosen { up, mut warnings } = self.chosen(request.partial_response)?;
+        let calls = up.iter().filter_map(|endpoint| {
+            let call = endpoint.apis.rules.as_ref()?.rules(request.clone());
+            Some(async move { (&endpoint.name, within(self.options.response_timeout, call).await) })
+        });
+        let mut union = RulesUnion::default();
+        for (name, answer) in join_all(calls).await {
+            match answer {
+                Ok(answer) => {
+                    warnings.extend(answer.warnings);
+                    for group in answer.groups {
+                        union.add(group, &request);
+                    }
+                }
+                Err(error) => warnings.push(tolerate(name, error, request.partial_response)?),
+            }
+        }
+        Ok(RulesAnswer { groups: union.finish(), warnings })
+    }
+}
+
+#[async_trait]
+impl Targets for Fanout {
+    async fn targets(&self, request: TargetsRequest) -> Result<TargetsAnswer, StoreError> {
+        let Chosen { up, mut warnings } = self.chosen(request.partial_response)?;
+        let calls = up.iter().filter_map(|endpoint| {
+            let call = endpoint.apis.targets.as_ref()?.targets(request.clone());
+            Some(async move { (&endpoint.name, within(self.options.response_timeout, call).await) })
+        });
+        let mut union = TargetsUnion::default();
+        for (name, answer) in join_all(calls).await {
+            match answer {
+                Ok(mut answer) => {
+                    warnings.append(&mut answer.warnings);
+                    union.add(answer, &request);
+                }
+                Err(error) => warnings.push(tolerate(name, error, request.partial_response)?),
+            }
+        }
+        Ok(TargetsAnswer { warnings, ..union.finish() })
     }
 }
