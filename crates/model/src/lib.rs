@@ -26,4 +26,4 @@ pub use metadata::{MetricKind, MetricMetadata};
 pub use sample::{Exemplar, Sample, SampleValue};
 pub use stale::{QUIET_NAN, STALE_NAN, is_stale_nan};
 pub use time::{TimeRange, format_duration_ms, parse_duration_ms};
-pub use write::{WriteBatch, WriteBatchBuilder, WriteHistogram, WriteSeries};
+pub use write::{WriteBatch, WriteBatchBuilder, WriteHistogram, WriteMetadata, WriteSeries};

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::{Exemplar, FloatHistogram, Histogram, Sample};
+use crate::{Exemplar, FloatHistogram, Histogram, MetricMetadata, Sample};
 
 /// A histogram sample of either kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,16 @@ pub struct WriteBatch {
     samples: Vec<Sample>,
     histograms: Vec<(i64, WriteHistogram)>,
     exemplars: Vec<Exemplar>,
+    metadata: Vec<WriteMetadata>,
+}
+
+/// What a writer says of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteMetadata {
+    /// The metric's (family's) name.
+    pub metric: String,
+    /// Its kind, help and unit.
+    pub says: MetricMetadata,
 }
 
 /// One series of a [`WriteBatch`].
@@ -73,6 +83,16 @@ impl WriteBatch {
         }
     }
 
+    /// Number of exemplars.
+    pub fn exemplar_count(&self) -> usize {
+        self.exemplars.len()
+    }
+
+    /// What the request says of metrics.
+    pub fn metadata(&self) -> &[WriteMetadata] {
+        &self.metadata
+    }
+
     /// All series in the order of the request.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = WriteSeries<'_>> {
         (0..self.series.len()).map(|i| self.series(i))
@@ -103,6 +123,7 @@ impl WriteBatchBuilder {
         self.batch.samples.clear();
         self.batch.histograms.clear();
         self.batch.exemplars.clear();
+        self.batch.metadata.clear();
     }
 
     /// Opens a series whose label section lies at `labels` in the body. The samples pushed next belong to it.
@@ -146,6 +167,11 @@ impl WriteBatchBuilder {
     pub fn push_exemplar(&mut self, exemplar: Exemplar) {
         self.batch.exemplars.push(exemplar);
         self.open().exemplars.end += 1;
+    }
+
+    /// Adds what the request says of a metric; it belongs to no series.
+    pub fn push_metadata(&mut self, metadata: WriteMetadata) {
+        self.batch.metadata.push(metadata);
     }
 
     fn open(&mut self) -> &mut Entry {

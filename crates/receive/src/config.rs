@@ -35,6 +35,8 @@ pub struct Config {
     /// `--tsdb.too-far-in-future.time-window`. 10 min, Prometheus's bound; Thanos's default, 0, means none: there one
     /// sender with a wrong clock moves a head's time for everybody.
     pub too_far_in_future_ms: i64,
+    /// `--tsdb.max-exemplars` of a tenant; 0 keeps none. 100,000, Prometheus's bound; Thanos's default is 0.
+    pub exemplars_max: usize,
     /// `--wal.sync` (ours): group, interval or off.
     pub wal_sync: WalSync,
     /// Bounds on label sets, and series a tenant.
@@ -76,6 +78,7 @@ impl Default for Config {
             block_duration_ms: 2 * 3_600_000,
             out_of_order_window_ms: 0,
             too_far_in_future_ms: 10 * 60_000,
+            exemplars_max: 100_000,
             wal_sync: WalSync::Group,
             limits: Limits::default(),
             default_tenant: TenantId::DEFAULT.to_owned(),
@@ -154,6 +157,7 @@ impl Config {
         options.out_of_order_window_ms = self.out_of_order_window_ms;
         options.future_max_ms =
             if self.too_far_in_future_ms == 0 { i64::MAX } else { self.too_far_in_future_ms };
+        options.exemplars_max = self.exemplars_max;
         options.wal_sync = self.wal_sync;
         options.limits = self.limits;
         options.clock = Arc::new(move || clock.now_ms());

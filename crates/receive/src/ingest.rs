@@ -33,6 +33,8 @@ pub struct LocalSink {
     probe: Option<Probe>,
     log_failed: AtomicBool,
     rejected: Family<ReasonLabels, Counter>,
+    exemplars_rejected: Counter,
+    metadata_rejected: Counter,
 }
 
 impl LocalSink {
@@ -48,7 +50,21 @@ impl LocalSink {
         let rejected = Family::default();
         let help = "Samples rejected by reason; other_unlisted are those beyond the first of a request";
         registry.register("chronolith_receive_rejections", help, rejected.clone());
-        LocalSink { tenants, pool, tenants_max, probe, log_failed: AtomicBool::new(false), rejected }
+        let (exemplars_rejected, metadata_rejected) = (Counter::default(), Counter::default());
+        let help = "Exemplars refused: out of order, or with labels of more than 128 characters";
+        registry.register("chronolith_receive_exemplars_rejected", help, exemplars_rejected.clone());
+        let help = "Metadata entries refused: the tenant's are too large";
+        registry.register("chronolith_receive_metadata_rejected", help, metadata_rejected.clone());
+        LocalSink {
+            tenants,
+            pool,
+            tenants_max,
+            probe,
+            log_failed: AtomicBool::new(false),
+            rejected,
+            exemplars_rejected,
+            metadata_rejected,
+        }
     }
 
     fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteOutcome, WriteError> {
@@ -65,6 +81,8 @@ impl LocalSink {
         for rejection in &outcome.rejected {
             self.rejected.get_or_create(&ReasonLabels { reason: rejection.reason.kind() }).inc();
         }
+        self.exemplars_rejected.inc_by(outcome.exemplars_rejected as u64);
+        self.metadata_rejected.inc_by(outcome.metadata_rejected as u64);
         let unlisted = outcome.rejected_count.saturating_sub(outcome.rejected.len());
         if unlisted > 0 {
             self.rejected.get_or_create(&ReasonLabels { reason: "other_unlisted" }).inc_by(unlisted as u64);

@@ -7,6 +7,7 @@
 //! ```
 
 mod admin;
+mod beside;
 mod config;
 mod error;
 mod ingest;

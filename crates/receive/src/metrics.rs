@@ -45,6 +45,24 @@ impl Collector for TenantsCollector {
         family("prometheus_tsdb_head_max_time", "Newest sample of the head, in milliseconds", &|t| {
             Some(head(t)?.time_range()?.maxt as f64)
         })?;
+        let exemplars = |t: &chronolith_model::TenantId| head(t).map(|h| h.exemplar_stats());
+        family("prometheus_tsdb_exemplar_exemplars_in_storage", "Exemplars held", &|t| {
+            Some(exemplars(t)?.held as f64)
+        })?;
+        family("prometheus_tsdb_exemplar_max_exemplars", "The most exemplars that are held", &|t| {
+            Some(exemplars(t)?.max as f64)
+        })?;
+        let help = "Series that have exemplars";
+        family("prometheus_tsdb_exemplar_series_with_exemplars_in_storage", help, &|t| {
+            Some(exemplars(t)?.series as f64)
+        })?;
+        let help = "Time of the exemplar that came first of those held";
+        family("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds", help, &|t| {
+            Some(exemplars(t)?.oldest_ms? as f64 / 1000.0)
+        })?;
+        family("chronolith_receive_metadata_metrics", "Metrics that writers said something of", &|t| {
+            Some(head(t)?.metadata_count() as f64)
+        })?;
         family("prometheus_tsdb_blocks_loaded", "Local blocks", &|t| Some(db.blocks(t).len() as f64))?;
         family("prometheus_tsdb_storage_blocks_bytes", "Bytes of the local blocks", &|t| {
             Some(db.blocks(t).iter().map(|b| b.bytes_len() as f64).sum())

@@ -16,7 +16,7 @@ use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::HttpListener;
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{Clock, Metrics, Probe, Probes, SystemClock};
-use chronolith_storeapi::{ServerOptions, Services, Store, StoreError, WriteSink};
+use chronolith_storeapi::{Apis, ServerOptions, Services, Store, StoreError, WriteSink};
 use chronolith_tsdb::block::ThanosMeta;
 use chronolith_tsdb::db::{Db, DbOptions};
 use tokio::task::JoinSet;
@@ -58,7 +58,7 @@ pub struct Receive {
     maintenance: Arc<Maintenance>,
     remote_write: Arc<RemoteWrite>,
     sink: Arc<dyn WriteSink>,
-    store: Arc<dyn Store>,
+    store: Arc<TenantsStore>,
     parts: Parts,
     probe: Probe,
     admin: Router,
@@ -70,7 +70,12 @@ pub struct Receive {
 impl Receive {
     /// The StoreAPI over live data and local blocks.
     pub fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store)
+        self.store.clone()
+    }
+
+    /// Exemplars and metadata of live data.
+    pub fn apis(&self) -> Apis {
+        Apis { exemplars: Some(self.store.clone()), metadata: Some(self.store.clone()) }
     }
 
     /// The local heads.
@@ -122,8 +127,7 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
     let probe = parts.probes.register("receive");
     let tenants = Arc::new(Tenants::new(checked.external, &config.tenant_label));
     let pool = Arc::new(BatchPool::default());
-    let store: Arc<dyn Store> =
-        Arc::new(TenantsStore::new(Arc::clone(&tenants), config.out_of_order_window_ms));
+    let store = Arc::new(TenantsStore::new(Arc::clone(&tenants), config.out_of_order_window_ms));
     let write_options = RemoteWriteOptions {
         tenant_header: checked.tenant_header.clone(),
         default_tenant: checked.default_tenant.clone(),
@@ -222,7 +226,13 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
     }
     if let Some(listener) = receive.grpc_listener {
         tracing::info!(address = %listener.local_addr(), "serving gRPC");
-        let services = Services { store: Some(store), write: Some(sink), ..Services::default() };
+        let services = Services {
+            store: Some(store.clone()),
+            exemplars: Some(store.clone()),
+            metadata: Some(store),
+            write: Some(sink),
+            write_local: None,
+        };
         let routes = chronolith_storeapi::routes(&services, &ServerOptions::default());
         let (probes, stop) = (parts.probes.clone(), stop_reads.clone());
         reads.spawn(async move {

@@ -46,7 +46,7 @@ impl TenantsStore {
     }
 
     /// Runs `read` on the blocking pool with every tenant and its external labels.
-    async fn for_each_tenant<T, F>(&self, mut state: T, mut read: F) -> Result<T, StoreError>
+    pub(crate) async fn for_each_tenant<T, F>(&self, mut state: T, mut read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&mut T, &Db, &TenantId, &Labels) -> Result<(), StoreError> + Send + 'static,

@@ -68,6 +68,15 @@ pub struct ExemplarsAnswer {
     pub warnings: Vec<String>,
 }
 
+impl ExemplarsAnswer {
+    /// Series in any order, and in parts, as an answer.
+    pub fn merged(series: impl IntoIterator<Item = SeriesExemplars>, warnings: Vec<String>) -> Self {
+        let mut union = ExemplarsUnion::default();
+        series.into_iter().for_each(|s| union.add(s, &[]));
+        ExemplarsAnswer { series: union.finish(), warnings }
+    }
+}
+
 /// A source of exemplars.
 #[async_trait]
 pub trait Exemplars: Send + Sync {

@@ -11,10 +11,17 @@
 //! series   4 ‖ number ‖ shard ‖ count × series
 //! symbols  5 ‖ number ‖ count × (symbol ‖ length ‖ text)
 //! end      6 ‖ frames before it
+//! histogr. 7 ‖ number ‖ shard ‖ count × histograms                  of series in the frames before
+//! exempl.  8 ‖ number ‖ count × exemplar                            by the order of their arrival
+//! metadata 9 ‖ number ‖ count × entry                               as in the log
 //!
 //! series:  slot ‖ fingerprint (16 bytes) ‖ count × (name, value symbol) ‖ newest complete chunk (segment + 1, offset)
 //!          ‖ 0, or 1 ‖ encoder state (40 bytes) ‖ first time ‖ end ‖ length ‖ words of the growing chunk
 //!          ‖ late chunks × (first, last, length, bytes) ‖ late samples × (time, value 8 bytes)
+//! histograms: slot ‖ 0, or 1 ‖ chunk ‖ end ‖ 1 when the end is an estimate
+//!          ‖ late chunks of histograms × chunk ‖ late histograms × (time, histogram as in the log)
+//! chunk:   encoding byte ‖ first, last ‖ length ‖ bytes
+//! exemplar: series, a number inside the frame; for a new one its labels ‖ time ‖ value 8 bytes ‖ labels
 //! ```
 //!
 //! Numbers are LEB128, times zigzag. A shard comes as its frame, its series, its frame once more (which then holds) and its
@@ -31,20 +38,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use chronolith_chunk::{Chunk, Encoding, XorState};
-use chronolith_model::TenantId;
+use chronolith_model::write::encode_labels;
+use chronolith_model::{Exemplar, Labels, TenantId};
 use crossbeam_channel::bounded;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::head::{ChunkAt, Fingerprint, Head, OutOfOrder, Segment, Segments, Shard};
+use crate::head::{ChunkAt, Fingerprint, GrowingHistogram, Head, OutOfOrder, Segment, Segments, Shard};
 use crate::mmap::map_file;
 use crate::wal::{
-    FRAME_HEADER_BYTES, FrameReader, Heads, frame_begin, frame_end, put_uvarint, segment_header, sync_dir,
-    take_uvarint, unzigzag, zigzag,
+    FRAME_HEADER_BYTES, FrameReader, Heads, frame_begin, frame_end, put_exemplar_value, put_histogram,
+    put_labels, put_metadata_entry, put_uvarint, segment_header, sync_dir, take_exemplar_value,
+    take_histogram, take_labels, take_metadata_entry, take_uvarint, unzigzag, zigzag,
 };
 
 /// Snapshots that are kept.
 const KEPT: usize = 2;
+/// Bytes after which a frame of other things ends.
+const BYTES_PER_FRAME: usize = 256 << 10;
 /// Series in one frame.
 const SERIES_PER_FRAME: u32 = 1024;
 /// Segments up to this size are loaded into memory, larger ones stay in the snapshot's file, mapped.
@@ -129,6 +140,8 @@ pub(crate) fn write<'a>(
         }
         // After the shards: every symbol that they name is there.
         write_symbols(&mut w, head)?;
+        write_exemplars(&mut w, head)?;
+        write_metadata(&mut w, head)?;
     }
     let frames = w.frames;
     w.frame(|out| {
@@ -155,26 +168,31 @@ fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()>
     // First for the number of series, then again for what is known at the end.
     write_shard_frame(w, head, index, 0, &[])?;
     let mut next = 0;
-    let mut series = Vec::new();
+    let (mut series, mut histograms) = (Vec::new(), Vec::new());
     loop {
         series.clear();
+        histograms.clear();
         let more = {
             let shard = head.shards[index].lock();
             let end = shard.slots().min(next + SERIES_PER_FRAME);
             for slot in next..end {
                 if shard.live_series(slot).is_some() {
                     put_series(&mut series, &shard, slot);
+                    put_histograms(&mut histograms, &shard, slot);
                 }
             }
             next = end;
             end < shard.slots()
         };
-        if !series.is_empty() {
+        for (kind, batch) in [(4, &series), (7, &histograms)] {
+            if batch.is_empty() {
+                continue;
+            }
             w.frame(|out| {
-                out.push(4);
+                out.push(kind);
                 put_uvarint(out, number);
                 put_uvarint(out, index as u64);
-                out.extend_from_slice(&series);
+                out.extend_from_slice(batch);
             })?;
         }
         if !more {
@@ -191,6 +209,94 @@ fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()>
                 put_uvarint(out, v);
             }
             out.extend_from_slice(&segment.bytes);
+        })?;
+    }
+    Ok(())
+}
+
+/// What a series has of histograms outside the segments, if anything.
+fn put_histograms(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
+    let growing = shard.histograms.get(&slot);
+    let ooo = shard.ooo.get(&slot);
+    let closed: Vec<&Chunk> =
+        ooo.iter().flat_map(|o| &o.closed).filter(|c| c.encoding != Encoding::Xor).collect();
+    let open = ooo.map_or(&[][..], |o| &o.histograms);
+    if growing.is_none() && closed.is_empty() && open.is_empty() {
+        return;
+    }
+    put_uvarint(out, u64::from(slot));
+    out.push(u8::from(growing.is_some()));
+    if let Some(growing) = growing {
+        put_chunk(out, &growing.chunk());
+        put_time(out, growing.next_at);
+        out.push(u8::from(growing.is_end_known));
+    }
+    put_uvarint(out, closed.len() as u64);
+    closed.into_iter().for_each(|c| put_chunk(out, c));
+    put_uvarint(out, open.len() as u64);
+    for (t, h) in open {
+        put_time(out, *t);
+        put_histogram(out, 0, h);
+    }
+}
+
+fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
+    out.push(chunk.encoding.as_u8());
+    put_time(out, chunk.mint);
+    put_time(out, chunk.maxt);
+    put_uvarint(out, chunk.data.len() as u64);
+    out.extend_from_slice(&chunk.data);
+}
+
+fn take_chunk(rest: &mut &[u8]) -> Option<Chunk> {
+    let (&encoding, tail) = rest.split_first()?;
+    *rest = tail;
+    let encoding = Encoding::try_from(encoding).ok()?;
+    let (mint, maxt) = (unzigzag(take_uvarint(rest)?), unzigzag(take_uvarint(rest)?));
+    Some(Chunk { mint, maxt, encoding, data: Bytes::copy_from_slice(take_slice(rest)?) })
+}
+
+fn write_exemplars(w: &mut Writer, head: &Head) -> std::io::Result<()> {
+    let mut batches = vec![Vec::new()];
+    {
+        let ring = head.exemplars.lock();
+        let mut numbers = HashMap::new();
+        for (series, labels, exemplar) in ring.iter() {
+            if batches.last().is_some_and(|b: &Vec<u8>| b.len() > BYTES_PER_FRAME) {
+                batches.push(Vec::new());
+                numbers.clear();
+            }
+            let batch = batches.last_mut().expect("one at least");
+            let known = numbers.len();
+            let number = *numbers.entry(series).or_insert(known);
+            put_uvarint(batch, number as u64);
+            if number == known {
+                put_labels(batch, labels);
+            }
+            put_time(batch, exemplar.t);
+            put_exemplar_value(batch, exemplar);
+        }
+    }
+    write_batches(w, head, 8, batches)
+}
+
+fn write_metadata(w: &mut Writer, head: &Head) -> std::io::Result<()> {
+    let mut batches = vec![Vec::new()];
+    for (metric, says) in head.metadata.lock().iter() {
+        if batches.last().is_some_and(|b: &Vec<u8>| b.len() > BYTES_PER_FRAME) {
+            batches.push(Vec::new());
+        }
+        put_metadata_entry(batches.last_mut().expect("one at least"), metric, says);
+    }
+    write_batches(w, head, 9, batches)
+}
+
+fn write_batches(w: &mut Writer, head: &Head, kind: u8, batches: Vec<Vec<u8>>) -> std::io::Result<()> {
+    for batch in batches.into_iter().filter(|b| !b.is_empty()) {
+        w.frame(|out| {
+            out.push(kind);
+            put_uvarint(out, u64::from(head.number));
+            out.extend_from_slice(&batch);
         })?;
     }
     Ok(())
@@ -242,8 +348,10 @@ fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
         out.extend_from_slice(&words);
     }
     let ooo = shard.ooo.get(&slot);
-    put_uvarint(out, ooo.map_or(0, |o| o.closed.len()) as u64);
-    for chunk in ooo.iter().flat_map(|o| &o.closed) {
+    // Those of histograms follow in a frame of their own.
+    let closed = || ooo.iter().flat_map(|o| &o.closed).filter(|c| c.encoding == Encoding::Xor);
+    put_uvarint(out, closed().count() as u64);
+    for chunk in closed() {
         put_time(out, chunk.mint);
         put_time(out, chunk.maxt);
         put_uvarint(out, chunk.data.len() as u64);
@@ -257,7 +365,6 @@ fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
 }
 
 fn write_symbols(w: &mut Writer, head: &Head) -> std::io::Result<()> {
-    const BYTES_PER_FRAME: usize = 256 << 10;
     let mut next = Some(0);
     let mut batch = Vec::new();
     while let Some(from) = next.take() {
@@ -331,7 +438,8 @@ pub(crate) fn load(dir: &Path, id: u64, heads: &mut dyn Heads, threads: usize) -
             }
             let (head, _) = heads.get(number).ok_or_else(|| at("unknown tenant"))?;
             // A shard's frames go to one thread, in order; symbols belong to no shard.
-            let shard = if kind == 5 { 0 } else { take_uvarint(&mut rest).unwrap_or(0) as usize };
+            let shard =
+                if matches!(kind, 5 | 8 | 9) { 0 } else { take_uvarint(&mut rest).unwrap_or(0) as usize };
             let to = (number as usize).wrapping_add(shard) % threads;
             let frame = if kind == 3 {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_BYTES);
@@ -378,6 +486,16 @@ impl Loading {
             }
             return Some(());
         }
+        if kind == 8 {
+            return load_exemplars(head, rest);
+        }
+        if kind == 9 {
+            while !rest.is_empty() {
+                let (metric, says) = take_metadata_entry(&mut rest)?;
+                head.replay_metadata(&metric, &says);
+            }
+            return Some(());
+        }
         let index = usize::try_from(take_uvarint(&mut rest)?).ok()?;
         let shard: &Mutex<Shard> = head.shards.get(index)?;
         match kind {
@@ -409,6 +527,12 @@ impl Loading {
                 let mut shard = shard.lock();
                 while !rest.is_empty() {
                     self.series(&mut shard, &mut rest)?;
+                }
+            }
+            7 => {
+                let mut shard = shard.lock();
+                while !rest.is_empty() {
+                    load_histograms(&mut shard, &mut rest)?;
                 }
             }
             _ => return None,
@@ -468,6 +592,49 @@ impl Loading {
         }
         Some(())
     }
+}
+
+fn load_histograms(shard: &mut Shard, rest: &mut &[u8]) -> Option<()> {
+    let slot = u32::try_from(take_uvarint(rest)?).ok()?;
+    let (&grows, tail) = rest.split_first()?;
+    *rest = tail;
+    let mut growing = None;
+    if grows == 1 {
+        let chunk = take_chunk(rest)?;
+        let next_at = unzigzag(take_uvarint(rest)?);
+        let (&is_end_known, tail) = rest.split_first()?;
+        *rest = tail;
+        growing = Some(GrowingHistogram::resume(&chunk, next_at, is_end_known == 1).ok()?);
+    }
+    let mut late = OutOfOrder::default();
+    for _ in 0..take_uvarint(rest)? {
+        late.closed.push(take_chunk(rest)?);
+    }
+    for _ in 0..take_uvarint(rest)? {
+        let t = unzigzag(take_uvarint(rest)?);
+        late.histograms.push((t, take_histogram(rest)?.1));
+    }
+    shard.restore_histograms(slot, growing, late)
+}
+
+fn load_exemplars(head: &Head, mut rest: &[u8]) -> Option<()> {
+    let mut series: Vec<(Fingerprint, Labels)> = Vec::new();
+    let mut section = Vec::new();
+    let mut ring = head.exemplars.lock();
+    while !rest.is_empty() {
+        let number = usize::try_from(take_uvarint(&mut rest)?).ok()?;
+        if number == series.len() {
+            let labels = take_labels(&mut rest)?;
+            section.clear();
+            encode_labels(labels.iter(), &mut section);
+            series.push((head.key().fingerprint(&section), labels));
+        }
+        let (fp, labels) = series.get(number)?;
+        let t = unzigzag(take_uvarint(&mut rest)?);
+        let (value, own) = take_exemplar_value(&mut rest)?;
+        ring.add(*fp, || labels.clone(), &Exemplar { labels: own, value, t });
+    }
+    Some(())
 }
 
 fn take_u64(rest: &mut &[u8]) -> Option<u64> {

@@ -68,6 +68,14 @@ pub(crate) struct IngestArgs {
         help_heading = "Receive"
     )]
     too_far_in_future: DurationMs,
+    /// Exemplars that a tenant keeps in memory; the oldest goes for the next. 0 keeps none.
+    #[arg(
+        long = "tsdb.max-exemplars",
+        default_value_t = 100_000,
+        value_name = "N",
+        help_heading = "Receive"
+    )]
+    exemplars_max: usize,
     /// When an acknowledged write is on disk: group (before the acknowledgement, one fsync for many requests), interval
     /// (within 200 ms), off (when the kernel likes).
     #[arg(long = "wal.sync", default_value = "group", value_parser = wal_sync, value_name = "MODE", help_heading = "Receive")]
@@ -174,6 +182,7 @@ impl IngestArgs {
             block_duration_ms: self.block_duration.0,
             out_of_order_window_ms: self.out_of_order_window.0,
             too_far_in_future_ms: self.too_far_in_future.0,
+            exemplars_max: self.exemplars_max,
             wal_sync: self.wal_sync,
             default_tenant: self.default_tenant.clone(),
             tenant_header: self.tenant_header.clone(),

@@ -73,7 +73,7 @@ pub(super) async fn run(
         ..args.evaluation.config()
     };
     let local = vec![
-        LocalStore { name: "receive".to_owned(), store: receive.store(), apis: Apis::default() },
+        LocalStore { name: "receive".to_owned(), store: receive.store(), apis: receive.apis() },
         LocalStore { name: "store".to_owned(), store: store.store(), apis: Apis::default() },
     ];
     let query = chronolith_query::build(&query_config, local).await.map_err(|e| query_exit(&e))?;

@@ -1,8 +1,9 @@
 //! Remote write 1.0: from a decompressed body into a batch, without an allocation per sample or per label.
 //!
 //! ```text
-//! WriteRequest { 1: TimeSeries* , 3: MetricMetadata* (skipped) }
+//! WriteRequest { 1: TimeSeries* , 3: MetricMetadata* }
 //! TimeSeries   { 1: Label*, 2: Sample*, 3: Exemplar*, 4: Histogram* }
+//! Metadata     { 1: type, 2: name, 4: help, 5: unit }
 //! ```
 //!
 //! A series' labels are not parsed here. Every sender writes them one behind the other, so the section is a byte range of
@@ -15,7 +16,8 @@
 
 use chronolith_model::histogram::{CounterReset, Span};
 use chronolith_model::{
-    Exemplar, FloatHistogram, Histogram, LabelsBuilder, Sample, WriteBatchBuilder, WriteHistogram, write,
+    Exemplar, FloatHistogram, Histogram, LabelsBuilder, MetricKind, MetricMetadata, Sample,
+    WriteBatchBuilder, WriteHistogram, WriteMetadata, write,
 };
 
 use super::wire::{Cursor, WireError, WireType};
@@ -25,11 +27,12 @@ use super::wire::{Cursor, WireError, WireType};
 pub const AMPLIFICATION_MAX: usize = 8;
 /// What a body of any size may use besides, so that small ones need no thought.
 pub const COLUMNS_BYTES_MIN: usize = 1 << 20;
-/// What a series, a sample, a histogram and an exemplar are charged, beside the vectors that they own.
+/// What a series, a sample, a histogram, an exemplar and a metadata entry are charged, beside the vectors that they own.
 const SERIES_BYTES: usize = 32;
 const SAMPLE_BYTES: usize = 16;
 const HISTOGRAM_BYTES: usize = 256;
 const EXEMPLAR_BYTES: usize = 64;
+const METADATA_BYTES: usize = 96;
 
 /// Why a body was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +51,10 @@ pub enum DecodeError {
 /// What was read beside what is in the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeStats {
-    /// Metadata entries, which are skipped.
+    /// Metadata entries.
     pub metadata: usize,
+    /// Metadata entries left out because they are not text, or name no metric.
+    pub metadata_dropped: usize,
     /// Exemplars left out because their labels cannot be read. As in Prometheus, they do not fail a request.
     pub exemplars_dropped: usize,
 }
@@ -101,9 +106,10 @@ pub fn decode(body: &[u8], builder: &mut WriteBatchBuilder) -> Result<DecodeStat
                 request.expect(wire_type, WireType::Len)?;
                 decoder.series(request.message()?)?;
             }
-            (3, WireType::Len) => {
-                request.message()?;
-                decoder.stats.metadata += 1;
+            (3, wire_type) => {
+                request.expect(wire_type, WireType::Len)?;
+                let message = request.message()?;
+                decoder.metadata(message)?;
             }
             (field, wire_type) => request.skip(field, wire_type)?,
         }
@@ -195,6 +201,41 @@ impl Decoder<'_> {
         match builder.try_build() {
             Ok(labels) if readable => self.builder.push_exemplar(Exemplar { labels, value, t }),
             _ => self.stats.exemplars_dropped += 1,
+        }
+        Ok(())
+    }
+
+    fn metadata(&mut self, mut message: Cursor<'_>) -> Result<(), DecodeError> {
+        let bytes = message.rest().len();
+        self.stats.metadata += 1;
+        let (mut kind, mut metric, mut help, mut unit): (u64, &[u8], &[u8], &[u8]) = (0, &[], &[], &[]);
+        while !message.is_empty() {
+            let (field, wire_type) = message.key()?;
+            match field {
+                1 => {
+                    message.expect(wire_type, WireType::Varint)?;
+                    kind = message.varint()?;
+                }
+                2 | 4 | 5 => {
+                    message.expect(wire_type, WireType::Len)?;
+                    let text = message.message()?.rest();
+                    match field {
+                        2 => metric = text,
+                        4 => help = text,
+                        _ => unit = text,
+                    }
+                }
+                _ => message.skip(field, wire_type)?,
+            }
+        }
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        match (text(metric), text(help), text(unit)) {
+            (Some(metric), Some(help), Some(unit)) if !metric.is_empty() => {
+                self.budget.charge(METADATA_BYTES + bytes)?;
+                let says = MetricMetadata { kind: MetricKind::from_number(kind), help, unit };
+                self.builder.push_metadata(WriteMetadata { metric, says });
+            }
+            _ => self.stats.metadata_dropped += 1,
         }
         Ok(())
     }

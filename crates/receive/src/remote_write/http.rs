@@ -148,7 +148,7 @@ impl RemoteWrite {
         m.samples.get_or_create(&labels).observe(done.samples as f64);
         m.samples_written.inc_by(done.report.written as u64);
         m.samples_rejected.inc_by(done.report.rejected as u64);
-        m.metadata_skipped.inc_by(done.stats.metadata as u64);
+        m.metadata_dropped.inc_by(done.stats.metadata_dropped as u64);
         m.exemplars_dropped.inc_by(done.stats.exemplars_dropped as u64);
         if let Some(first) = done.report.rejections.first() {
             let (tenant, rejected) = (done.tenant.as_str(), done.report.rejected);

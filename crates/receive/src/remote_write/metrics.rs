@@ -32,7 +32,7 @@ pub(super) struct RemoteWriteMetrics {
     pub(super) refused: Family<ReasonLabels, Counter>,
     pub(super) samples_written: Counter,
     pub(super) samples_rejected: Counter,
-    pub(super) metadata_skipped: Counter,
+    pub(super) metadata_dropped: Counter,
     pub(super) exemplars_dropped: Counter,
 }
 
@@ -47,7 +47,7 @@ impl RemoteWriteMetrics {
             refused: Family::default(),
             samples_written: Counter::default(),
             samples_rejected: Counter::default(),
-            metadata_skipped: Counter::default(),
+            metadata_dropped: Counter::default(),
             exemplars_dropped: Counter::default(),
         };
         let m = &metrics;
@@ -67,8 +67,8 @@ impl RemoteWriteMetrics {
             "Samples rejected",
             m.samples_rejected.clone(),
         );
-        let help = "Metadata entries of remote write 1.0, which are not stored";
-        registry.register("chronolith_receive_metadata_skipped", help, m.metadata_skipped.clone());
+        let help = "Metadata entries of requests that could not be read";
+        registry.register("chronolith_receive_metadata_dropped", help, m.metadata_dropped.clone());
         let help = "Exemplars whose labels could not be read";
         registry.register("chronolith_receive_exemplars_dropped", help, m.exemplars_dropped.clone());
         registry.register_collector(Box::new(Budgets { read: read.clone(), decode: decode.clone() }));

@@ -12,7 +12,7 @@ pub(super) fn without_ranges(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec
             samples.push((t, value));
         }
     }
-    encode(&samples)
+    encode_values(&samples)
 }
 
 /// One series' chunks out of several blocks as chunks in time order that do not overlap. Chunks that overlap no
@@ -53,7 +53,7 @@ fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> 
     }
     samples.sort_by_key(|(t, _)| *t);
     samples.dedup_by_key(|(t, _)| *t);
-    out.extend(encode(&samples)?);
+    out.extend(encode_values(&samples)?);
     Ok(())
 }
 
@@ -95,12 +95,14 @@ macro_rules! append_histogram {
         if $encoder.bytes_len() > HISTOGRAM_BYTES_MAX && $encoder.sample_count() > HISTOGRAMS_MIN {
             Some(<$kind>::first(Some($encoder), $t, $h)?)
         } else {
-            $encoder.append($t, $h)?
+            // Bucket indices too far apart for one chunk's spans.
+            $encoder.append($t, $h).or_else(|_| <$kind>::first(None, $t, $h).map(Some))?
         }
     };
 }
 
-fn encode(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
+/// Samples in time order as chunks of their kinds.
+pub(crate) fn encode_values(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
     let mut out = Vec::new();
     let mut open: Option<Open> = None;
     for (t, value) in samples {
@@ -215,9 +217,9 @@ mod tests {
         let part =
             |step: i64| -> Vec<_> { (0..400).filter(|i| i % step != 1).map(|i| (i, histogram(i))).collect() };
         let floats: Vec<_> = (400..500).map(|i| (i, SampleValue::Float(i as f64))).collect();
-        let mut chunks = encode(&part(3)).unwrap();
-        chunks.extend(encode(&part(4)).unwrap());
-        chunks.extend(encode(&floats).unwrap());
+        let mut chunks = encode_values(&part(3)).unwrap();
+        chunks.extend(encode_values(&part(4)).unwrap());
+        chunks.extend(encode_values(&floats).unwrap());
         let merged = merge_overlapping(chunks).unwrap();
         assert!(merged.windows(2).all(|w| w[0].maxt < w[1].mint));
         let encodings: BTreeSet<u8> = merged.iter().map(|c| c.encoding.as_u8()).collect();

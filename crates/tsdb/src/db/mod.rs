@@ -184,9 +184,17 @@ impl Db {
             let _gate = head.gate.read();
             let appended = head.append(batch, Some(&self.wal), scratch);
             let mut logged = appended.log_error.map_or(Ok(0), Err);
-            for record in [&scratch.samples, &scratch.ooo] {
-                if !record.is_empty() && logged.is_ok() {
+            for record in scratch.records() {
+                if logged.is_ok() {
                     logged = self.wal.append(record);
+                }
+            }
+            let mut metadata_rejected = 0;
+            if !batch.metadata().is_empty() && logged.is_ok() {
+                let mut record = Vec::new();
+                metadata_rejected = head.append_metadata(batch.metadata(), &mut record);
+                if !record.is_empty() {
+                    logged = self.wal.append(&record);
                 }
             }
             // The log's thread syncs meanwhile.
@@ -200,8 +208,10 @@ impl Db {
             };
             WriteOutcome {
                 written: appended.written,
-                histograms_written: 0,
-                exemplars_written: 0,
+                histograms_written: appended.histograms_written,
+                exemplars_written: appended.exemplars_written,
+                exemplars_rejected: appended.exemplars_rejected,
+                metadata_rejected,
                 rejected: appended.rejected,
                 rejected_count: appended.rejected_count,
                 commit,
@@ -321,6 +331,8 @@ fn failed(err: WalError) -> WriteOutcome {
         written: 0,
         histograms_written: 0,
         exemplars_written: 0,
+        exemplars_rejected: 0,
+        metadata_rejected: 0,
         rejected: Vec::new(),
         rejected_count: 0,
         commit: Commit::failed(err),
@@ -379,5 +391,7 @@ impl Heads for Registry {
     }
 }
 
+#[cfg(test)]
+mod histogram_tests;
 #[cfg(test)]
 mod tests;

@@ -26,11 +26,20 @@ pub struct Limits {
     pub labels_max: usize,
     /// Active series of one tenant; 0 is no limit.
     pub series_max: usize,
+    /// Buckets, and custom bounds, of one histogram sample. Exponential histograms keep to 160 as a rule; a sample of so many
+    /// takes a megabyte of memory at the most.
+    pub histogram_buckets_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { label_name_bytes_max: 1024, label_value_bytes_max: 64 << 10, labels_max: 128, series_max: 0 }
+        Limits {
+            label_name_bytes_max: 1024,
+            label_value_bytes_max: 64 << 10,
+            labels_max: 128,
+            series_max: 0,
+            histogram_buckets_max: 16 << 10,
+        }
     }
 }
 
@@ -56,8 +65,11 @@ pub struct DbOptions {
     pub shards: usize,
     /// Threads that replay and load snapshots; 0 is one for each core.
     pub replay_threads: usize,
-    /// Bounds on label sets and series.
+    /// Bounds on label sets, series and histograms.
     pub limits: Limits,
+    /// Exemplars that a tenant keeps; the oldest goes for the next. 0 keeps none. 100,000 is Prometheus's default; they
+    /// take some 15 MB.
+    pub exemplars_max: usize,
     /// Thanos's section of the blocks that are cut: the external labels. Without it blocks have none.
     pub block_thanos: Option<BlockThanos>,
     /// The time of day, for samples that lie too far ahead.
@@ -78,6 +90,7 @@ impl DbOptions {
             shards: 8,
             replay_threads: 0,
             limits: Limits::default(),
+            exemplars_max: 100_000,
             block_thanos: None,
             clock: Arc::new(system_time_ms),
         }

@@ -7,14 +7,18 @@
 
 use std::sync::atomic::Ordering;
 
-use chronolith_model::WriteBatch;
+use chronolith_model::{Exemplar, METRIC_NAME, MetricMetadata, WriteBatch, WriteMetadata, WriteSeries};
 
 use super::Head;
+use super::exemplars::ExemplarTaken;
+use super::histogram::check as check_histogram;
+use super::metadata::MetadataTaken;
 use super::outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection};
 use super::section::{Fingerprint, canonicalise, describe};
 use super::shard::{Bounds, Refusal, Shard, Slot, Taken};
 use crate::wal::{
-    RecordKind, SampleGroup, Wal, WalError, frame_begin, frame_end, put_groups, put_series, put_series_entry,
+    ExemplarGroup, HistogramGroup, RecordKind, SampleGroup, Wal, WalError, frame_begin, frame_end,
+    put_groups, put_metadata, put_metadata_entry, put_series, put_series_entry,
 };
 
 /// Series that are looked up before their samples are appended: enough to overlap misses, few enough that their
@@ -28,17 +32,38 @@ pub(crate) struct Scratch {
     /// Series of the batch in the order of their shards.
     order: Vec<u32>,
     starts: Vec<u32>,
-    group: SampleGroup,
-    ooo_group: SampleGroup,
+    groups: Groups,
     /// The request's records.
-    pub(crate) samples: Vec<u8>,
-    pub(crate) ooo: Vec<u8>,
+    samples: Vec<u8>,
+    ooo: Vec<u8>,
+    histograms: Vec<u8>,
+    exemplars: Vec<u8>,
     series: NewSeries,
     /// Shards in which the request has filled a segment.
     filled: Vec<usize>,
     /// Canonical sections of series whose encoding was another, and which series of the batch they belong to.
     respelled: Vec<(u32, Fingerprint, std::ops::Range<usize>)>,
     sections: Vec<u8>,
+}
+
+/// What was taken in one shard, for the log.
+#[derive(Default)]
+struct Groups {
+    in_order: SampleGroup,
+    late: SampleGroup,
+    histograms: HistogramGroup,
+    exemplars: ExemplarGroup,
+}
+
+impl Scratch {
+    /// The request's framed records; those of series have been logged.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Vec<u8>> {
+        [&self.samples, &self.ooo, &self.histograms, &self.exemplars].into_iter().filter(|r| !r.is_empty())
+    }
+
+    fn records_mut(&mut self) -> [&mut Vec<u8>; 4] {
+        [&mut self.samples, &mut self.ooo, &mut self.histograms, &mut self.exemplars]
+    }
 }
 
 #[derive(Default)]
@@ -58,6 +83,9 @@ struct NewSeries {
 #[derive(Default, Debug)]
 pub(crate) struct Appended {
     pub(crate) written: usize,
+    pub(crate) histograms_written: usize,
+    pub(crate) exemplars_written: usize,
+    pub(crate) exemplars_rejected: usize,
     pub(crate) rejected: Vec<Rejection>,
     pub(crate) rejected_count: usize,
     /// The log refused a series record: the request cannot be acknowledged.
@@ -80,6 +108,7 @@ impl From<Refusal> for RejectReason {
             Refusal::TooOld => RejectReason::TooOld,
             Refusal::OutOfBounds => RejectReason::OutOfBounds,
             Refusal::DuplicateTimestamp => RejectReason::DuplicateTimestamp,
+            Refusal::InvalidHistogram => RejectReason::InvalidHistogram("cannot be encoded".to_owned()),
         }
     }
 }
@@ -104,8 +133,7 @@ impl Head {
     /// caller; series records have been logged.
     pub(crate) fn append(&self, batch: &WriteBatch, wal: Option<&Wal>, scratch: &mut Scratch) -> Appended {
         let mut out = Appended::default();
-        scratch.samples.clear();
-        scratch.ooo.clear();
+        scratch.records_mut().into_iter().for_each(Vec::clear);
         let request = Request {
             head: self,
             batch,
@@ -154,10 +182,8 @@ impl Head {
             request.append_respelled(s, &mut out);
         }
         self.index_entered(&mut s.series);
-        for record in [&mut s.samples, &mut s.ooo] {
-            if !record.is_empty() {
-                frame_end(record, 0);
-            }
+        for record in s.records_mut().into_iter().filter(|r| !r.is_empty()) {
+            frame_end(record, 0);
         }
         out
     }
@@ -201,7 +227,7 @@ impl Request<'_> {
                 };
                 match slot {
                     Ok(slot) => {
-                        self.append_samples(&mut shard, slot, i, &mut s.group, &mut s.ooo_group, out);
+                        self.append_samples(&mut shard, slot, i, &mut s.groups, out);
                     }
                     Err(None) => {}
                     Err(Some(reason)) => self.reject_series(i, reason, out),
@@ -227,7 +253,7 @@ impl Request<'_> {
                 match slot {
                     Ok(slot) => {
                         let i = *i as usize;
-                        self.append_samples(&mut shard, slot, i, &mut s.group, &mut s.ooo_group, out);
+                        self.append_samples(&mut shard, slot, i, &mut s.groups, out);
                     }
                     Err(reason) => self.reject_series(*i as usize, reason, out),
                 }
@@ -260,20 +286,37 @@ impl Request<'_> {
         self.head.max_t.fetch_max(shard.max_t, Ordering::Relaxed);
         self.head.min_t.fetch_min(shard.min_t, Ordering::Relaxed);
         for (group, record, kind) in [
-            (&mut s.group, &mut s.samples, RecordKind::Samples),
-            (&mut s.ooo_group, &mut s.ooo, RecordKind::OutOfOrder),
+            (&mut s.groups.in_order, &mut s.samples, RecordKind::Samples),
+            (&mut s.groups.late, &mut s.ooo, RecordKind::OutOfOrder),
         ] {
             if group.is_empty() {
                 continue;
             }
             if self.wal.is_some() {
-                if record.is_empty() {
-                    frame_begin(record);
-                    put_groups(record, kind, self.head.number);
-                }
+                begin(record, kind, self.head.number);
                 group.encode(index, record);
             }
             group.clear();
+        }
+        self.finish_others(index, s);
+    }
+
+    /// As [`Request::finish_shard`], for what few requests have.
+    fn finish_others(&self, index: usize, s: &mut Scratch) {
+        let Groups { histograms, exemplars, .. } = &mut s.groups;
+        if !histograms.is_empty() {
+            if self.wal.is_some() {
+                begin(&mut s.histograms, RecordKind::Histograms, self.head.number);
+                histograms.encode(index, &mut s.histograms);
+            }
+            histograms.clear();
+        }
+        if !exemplars.is_empty() {
+            if self.wal.is_some() {
+                begin(&mut s.exemplars, RecordKind::Exemplars, self.head.number);
+                exemplars.encode(index, &mut s.exemplars);
+            }
+            exemplars.clear();
         }
     }
 
@@ -283,8 +326,7 @@ impl Request<'_> {
         shard: &mut Shard,
         slot: Slot,
         i: usize,
-        group: &mut SampleGroup,
-        ooo_group: &mut SampleGroup,
+        groups: &mut Groups,
         out: &mut Appended,
     ) {
         let series = self.batch.series(i);
@@ -294,8 +336,8 @@ impl Request<'_> {
                 continue;
             }
             match shard.append(slot, sample.t, sample.v, &self.bounds) {
-                Taken::InOrder => group.push(slot, sample.t, sample.v),
-                Taken::OutOfOrder => ooo_group.push(slot, sample.t, sample.v),
+                Taken::InOrder => groups.in_order.push(slot, sample.t, sample.v),
+                Taken::OutOfOrder => groups.late.push(slot, sample.t, sample.v),
                 Taken::Duplicate => {}
                 Taken::Refused(refusal) => {
                     out.reject(series.labels, sample.t, 1, || refusal.into());
@@ -305,9 +347,57 @@ impl Request<'_> {
             out.written += 1;
         }
         if !series.histograms.is_empty() {
-            out.reject(series.labels, series.histograms[0].0, series.histograms.len(), || {
-                RejectReason::InvalidHistogram("native histograms are not stored yet".to_owned())
-            });
+            self.append_histograms(shard, slot, &series, &mut groups.histograms, out);
+        }
+        if !series.exemplars.is_empty() && self.head.options.exemplars_max > 0 {
+            for exemplar in series.exemplars {
+                match self.head.add_exemplar(shard, slot, exemplar) {
+                    ExemplarTaken::Taken => groups.exemplars.push(slot, exemplar),
+                    ExemplarTaken::Duplicate => {}
+                    ExemplarTaken::OutOfOrder | ExemplarTaken::LabelsTooLong => {
+                        out.exemplars_rejected += 1;
+                        continue;
+                    }
+                }
+                out.exemplars_written += 1;
+            }
+        }
+    }
+
+    fn append_histograms(
+        &self,
+        shard: &mut Shard,
+        slot: Slot,
+        series: &WriteSeries<'_>,
+        group: &mut HistogramGroup,
+        out: &mut Appended,
+    ) {
+        for (t, h) in series.histograms {
+            let t = *t;
+            if t > self.max_valid {
+                out.reject(series.labels, t, 1, || RejectReason::OutOfBounds);
+                continue;
+            }
+            let reduced = match check_histogram(h, self.head.options.limits.histogram_buckets_max) {
+                Ok(reduced) => reduced,
+                Err(why) => {
+                    out.reject(series.labels, t, 1, || RejectReason::InvalidHistogram(why));
+                    continue;
+                }
+            };
+            let h = reduced.as_ref().unwrap_or(h);
+            match shard.append_histogram(slot, t, h, &self.bounds) {
+                taken @ (Taken::InOrder | Taken::OutOfOrder) => {
+                    group.push(slot, t, taken == Taken::OutOfOrder, h);
+                }
+                Taken::Duplicate => {}
+                Taken::Refused(refusal) => {
+                    out.reject(series.labels, t, 1, || refusal.into());
+                    continue;
+                }
+            }
+            out.written += 1;
+            out.histograms_written += 1;
         }
     }
 
@@ -376,7 +466,64 @@ impl Request<'_> {
     }
 }
 
+/// Begins a record of groups, unless it has begun.
+#[inline]
+fn begin(record: &mut Vec<u8>, kind: RecordKind, tenant: u32) {
+    if record.is_empty() {
+        frame_begin(record);
+        put_groups(record, kind, tenant);
+    }
+}
+
 impl Head {
+    /// Takes an exemplar of the series at `slot`.
+    pub(crate) fn add_exemplar(&self, shard: &Shard, slot: Slot, exemplar: &Exemplar) -> ExemplarTaken {
+        let series = shard.series(slot);
+        let labels = || shard.labels(series, &self.index.read().symbols);
+        self.exemplars.lock().add(series.fp, labels, exemplar)
+    }
+
+    /// Hears what writers say of metrics. What is new is framed in `record`, to be logged by the caller; the answer is how
+    /// many entries there was no room for.
+    pub(crate) fn append_metadata(&self, entries: &[WriteMetadata], record: &mut Vec<u8>) -> usize {
+        record.clear();
+        let now_ms = (self.options.clock)();
+        let mut table = self.metadata.lock();
+        if table.is_short_of(entries) {
+            table.sweep(|metric| self.has_metric(metric));
+        }
+        let mut refused = 0;
+        for WriteMetadata { metric, says } in entries {
+            match table.add(metric, says, now_ms) {
+                MetadataTaken::Known => {}
+                MetadataTaken::Refused => refused += 1,
+                MetadataTaken::New => {
+                    if record.is_empty() {
+                        frame_begin(record);
+                        put_metadata(record, self.number);
+                    }
+                    put_metadata_entry(record, metric, says);
+                }
+            }
+        }
+        if !record.is_empty() {
+            frame_end(record, 0);
+        }
+        refused
+    }
+
+    /// Takes up what the log or a snapshot holds.
+    pub(crate) fn replay_metadata(&self, metric: &str, says: &MetricMetadata) {
+        self.metadata.lock().add(metric, says, (self.options.clock)());
+    }
+
+    /// True when a series belongs to this metric (family).
+    fn has_metric(&self, metric: &str) -> bool {
+        const SUFFIXES: [&str; 8] = ["", "_total", "_bucket", "_sum", "_count", "_info", "_created", "_gsum"];
+        let index = self.index.read();
+        SUFFIXES.iter().any(|suffix| index.has_pair(METRIC_NAME, &format!("{metric}{suffix}")))
+    }
+
     /// Enters the request's new series in the index, all at once and in the order of their references: entered shard by
     /// shard, each would move the ends of the long lists that the one before has just moved.
     ///

@@ -133,7 +133,7 @@ impl Head {
                 CutBound::Before(_) => u32::MAX,
                 CutBound::Segments(limit) => limit,
             };
-            shard.bounded_chunks(live, range, limit, &mut Copies::default(), &mut chunks);
+            shard.bounded_chunks(series.slot, live, range, limit, &mut Copies::default(), &mut chunks);
             if let (Some(count), Some(o)) =
                 (plan.counts[series.shard].get(&series.slot), shard.ooo.get(&series.slot))
             {

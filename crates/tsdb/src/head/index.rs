@@ -115,6 +115,12 @@ impl HeadIndex {
         self.pairs = pairs;
     }
 
+    /// True when a series has this label pair.
+    pub(crate) fn has_pair(&self, name: &str, value: &str) -> bool {
+        let pair = self.symbols.find(name).zip(self.symbols.find(value));
+        pair.is_some_and(|(n, v)| self.names.get(&n).is_some_and(|values| values.contains_key(&v)))
+    }
+
     /// Distinct label pairs.
     pub(crate) fn pair_count(&self) -> usize {
         self.pairs

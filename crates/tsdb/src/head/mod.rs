@@ -15,9 +15,12 @@
 
 mod append;
 mod cut;
+mod exemplars;
 mod fragments;
 mod gather;
+mod histogram;
 mod index;
+mod metadata;
 mod ooo;
 mod outcome;
 mod read;
@@ -38,6 +41,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use append::Scratch;
 pub(crate) use cut::CutPlan;
+pub use exemplars::ExemplarStats;
+pub(crate) use histogram::GrowingHistogram;
 pub(crate) use ooo::OutOfOrder;
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
 pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
@@ -50,7 +55,9 @@ pub use stats::{HeadStats, NameValue};
 
 use crate::db::DbOptions;
 use chronolith_model::{TenantId, TimeRange};
+use exemplars::ExemplarRing;
 use index::HeadIndex;
+use metadata::MetadataTable;
 
 /// A tenant's newest samples.
 pub struct Head {
@@ -69,6 +76,9 @@ pub struct Head {
     pub(crate) max_t: AtomicI64,
     /// Older samples lie in blocks.
     pub(crate) min_valid: AtomicI64,
+    /// Locked after a shard, as the index.
+    pub(crate) exemplars: Mutex<ExemplarRing>,
+    pub(crate) metadata: Mutex<MetadataTable>,
     /// Held shared from the first sample of a request until its records are in the log. Held alone for a moment, it
     /// says that every sample in memory is in the log and that no record is on its way.
     pub(crate) gate: RwLock<()>,
@@ -88,6 +98,7 @@ impl Head {
         assert!(shards.is_power_of_two() && shards <= 256, "shards are checked when the directory is opened");
         // Symbols are hashed with a key too; any part of the secret will do.
         let seed = u64::from_le_bytes(*key.0.last_chunk().expect("the key is longer than a seed"));
+        let exemplars = ExemplarRing::new(options.exemplars_max, options.out_of_order_window_ms);
         Head {
             tenant,
             number,
@@ -101,6 +112,8 @@ impl Head {
             min_t: AtomicI64::new(i64::MAX),
             max_t: AtomicI64::new(i64::MIN),
             min_valid: AtomicI64::new(i64::MIN),
+            exemplars: Mutex::new(exemplars),
+            metadata: Mutex::default(),
             gate: RwLock::new(()),
             spill,
         }

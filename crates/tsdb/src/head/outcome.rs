@@ -107,8 +107,12 @@ pub struct WriteOutcome {
     pub written: usize,
     /// Histogram samples among them.
     pub histograms_written: usize,
-    /// Exemplars taken.
+    /// Exemplars taken, those included that were there already.
     pub exemplars_written: usize,
+    /// Exemplars refused: out of order, or with too long labels. They never fail a write.
+    pub exemplars_rejected: usize,
+    /// Metadata entries that there was no room for. They never fail a write.
+    pub metadata_rejected: usize,
     /// The first [`REJECTIONS_LISTED_MAX`] refusals.
     pub rejected: Vec<Rejection>,
     /// All refused samples.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use chronolith_model::{Matcher, TimeRange};
+use chronolith_model::{Exemplar, Labels, Matcher, MetricMetadata, TimeRange};
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
 
 use super::index::HeadIndex;
 use super::series::Series;
-use super::{Head, Shard};
+use super::{ExemplarStats, Head, Shard};
 use crate::postings::resolve_matchers;
 
 /// Series that are visited while a shard stays locked: writers wait for less than a millisecond.
@@ -79,6 +79,26 @@ impl Head {
                 visit(&index, &shard, &mut live);
             }
         }
+    }
+
+    /// Exemplars inside `range` of the series that satisfy all matchers of any list, ascending by labels and by time.
+    pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.exemplars.lock().select(selectors, range)
+    }
+
+    /// How many exemplars there are.
+    pub fn exemplar_stats(&self) -> ExemplarStats {
+        self.exemplars.lock().stats()
+    }
+
+    /// What writers say of a metric, or of all, in no order.
+    pub fn metadata(&self, metric: Option<&str>) -> Vec<(String, Vec<MetricMetadata>)> {
+        self.metadata.lock().get(metric)
+    }
+
+    /// Metrics that writers said something of.
+    pub fn metadata_count(&self) -> usize {
+        self.metadata.lock().len()
     }
 
     /// Names of the labels of the matching series that have samples inside `range`, sorted.

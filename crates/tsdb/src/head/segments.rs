@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! chunk in a segment:  previous chunk of the series (segment u32, offset u32) ‖ mint i64 ‖ maxt − mint u32
-//!                      ‖ length u16 ‖ encoding u8 ‖ data
+//!                      ‖ length u16 ‖ encoding u8 ‖ length u32, where the other is 65,535 ‖ data
 //! ```
 //!
 //! The chain of a series ends at a segment that is gone.
@@ -26,6 +26,8 @@ impl ChunkAt {
 }
 
 const HEADER_BYTES: usize = 8 + 8 + 4 + 2 + 1;
+/// Chunks of large histograms only are as long, or longer; their length follows the header.
+const LONG: u16 = u16::MAX;
 /// Size at which a segment is closed: large against a chunk, small against a shard.
 pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
 
@@ -97,7 +99,7 @@ impl Segments {
         bytes_max: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> ChunkAt {
-        let need = HEADER_BYTES + bytes_max;
+        let need = HEADER_BYTES + 4 + bytes_max;
         if !self.open.is_empty() && self.open.len() + need > SEGMENT_BYTES {
             self.close_open();
             self.full = true;
@@ -116,10 +118,18 @@ impl Segments {
         out.extend_from_slice(&duration.to_le_bytes());
         let len_at = out.len();
         out.extend_from_slice(&[0, 0, encoding.as_u8()]);
+        let is_long = bytes_max >= usize::from(LONG);
+        out.extend_from_slice(if is_long { &[0; 4] } else { &[] });
         let start = out.len();
         write(out);
-        let len = u16::try_from(out.len() - start).expect("chunks are cut long before 64 KiB");
-        out[len_at..len_at + 2].copy_from_slice(&len.to_le_bytes());
+        let len = out.len() - start;
+        assert!(is_long || len < usize::from(LONG), "the caller knows how long a chunk can be");
+        let short = if is_long { LONG } else { len as u16 };
+        out[len_at..len_at + 2].copy_from_slice(&short.to_le_bytes());
+        if is_long {
+            let len = u32::try_from(len).expect("histograms and samples of a chunk are bounded");
+            out[start - 4..start].copy_from_slice(&len.to_le_bytes());
+        }
         self.open_maxt = self.open_maxt.max(maxt);
         at
     }
@@ -195,9 +205,13 @@ impl Segments {
         let head: &[u8; HEADER_BYTES] = bytes.get(at.offset as usize..)?.first_chunk()?;
         let u32_at = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
         let mint = i64::from_le_bytes(head[8..16].try_into().ok()?);
-        let start = at.offset as usize + HEADER_BYTES;
-        let len = usize::from(u16::from_le_bytes([head[20], head[21]]));
-        (start + len <= bytes.len()).then_some(StoredChunk {
+        let mut start = at.offset as usize + HEADER_BYTES;
+        let mut len = usize::from(u16::from_le_bytes([head[20], head[21]]));
+        if len == usize::from(LONG) {
+            len = u32::from_le_bytes(*bytes.get(start..)?.first_chunk()?) as usize;
+            start += 4;
+        }
+        (len <= bytes.len() - start).then_some(StoredChunk {
             previous: ChunkAt { segment: u32_at(0), offset: u32_at(4) },
             mint,
             maxt: mint.saturating_add(i64::from(u32_at(16))),

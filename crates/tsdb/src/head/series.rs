@@ -18,6 +18,8 @@ const CHUNK_BYTES_MAX: usize = 1024 - 19;
 pub(crate) const LIVE: u8 = 1;
 /// The shard holds out-of-order samples of the series.
 pub(crate) const HAS_OUT_OF_ORDER: u8 = 2;
+/// The shard holds the series' growing chunk, which is one of histograms; the series itself then holds none.
+pub(crate) const HAS_HISTOGRAM: u8 = 8;
 
 /// A complete chunk may reach into the growing one: it was completed for a cut of everything, which bars no times.
 pub(crate) const MAY_OVERLAP: u8 = 4;
@@ -108,7 +110,7 @@ impl Series {
         self.flags & LIVE != 0
     }
 
-    /// Time and value of the newest sample in order, while its chunk is still growing.
+    /// Time and value of the newest sample in order, while its chunk is still growing and one of floats.
     #[inline]
     pub(crate) fn last(&self) -> Option<(i64, f64)> {
         (self.xor.sample_count() > 0).then(|| (self.xor.last_t(), self.xor.last_v()))
@@ -116,7 +118,9 @@ impl Series {
 
     /// True when the series has no sample.
     pub(crate) fn holds_nothing(&self) -> bool {
-        self.xor.sample_count() == 0 && self.last_chunk == ChunkAt::NONE && self.flags & HAS_OUT_OF_ORDER == 0
+        self.xor.sample_count() == 0
+            && self.last_chunk == ChunkAt::NONE
+            && self.flags & (HAS_OUT_OF_ORDER | HAS_HISTOGRAM) == 0
     }
 
     /// Appends a sample that is newer than the last one. True when it began a chunk.
@@ -166,6 +170,14 @@ impl Series {
             self.flags |= MAY_OVERLAP;
         }
         self.drop_growing(fragments);
+    }
+
+    /// Moves a complete chunk of histograms into the segments.
+    pub(crate) fn store(&mut self, chunk: &Chunk, segments: &mut Segments) {
+        let range = (chunk.mint, chunk.maxt);
+        self.last_chunk = segments.push(self.last_chunk, range, chunk.encoding, chunk.data.len(), |out| {
+            out.extend_from_slice(&chunk.data);
+        });
     }
 
     /// Forgets the growing chunk.

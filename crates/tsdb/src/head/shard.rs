@@ -1,16 +1,18 @@
 //! A part of a head with a lock of its own: series by fingerprint, and the memory of their chunks.
 
 use chronolith_chunk::{Chunk, XorState};
-use chronolith_model::{Labels, TimeRange};
+use chronolith_model::histogram::CounterReset;
+use chronolith_model::{Labels, TimeRange, WriteHistogram, is_stale_nan};
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::fragments::Fragments;
-use super::ooo::{Insert, OutOfOrder, floats};
+use super::histogram::{GrowingHistogram, is_same};
+use super::ooo::{Insert, OutOfOrder, floats, holds_histogram, times};
 use super::section::Fingerprint;
 use super::segments::{ChunkAt, Copies, Segments, StoredChunk};
-use super::series::{HAS_OUT_OF_ORDER, MAY_OVERLAP, Series, range_end};
+use super::series::{HAS_HISTOGRAM, HAS_OUT_OF_ORDER, MAY_OVERLAP, Series, range_end};
 use super::symbols::Symbols;
 
 /// Series on a page: 32 KiB.
@@ -42,6 +44,17 @@ pub(crate) struct Bounds {
     pub(crate) range: i64,
 }
 
+impl Bounds {
+    /// Why a late sample is refused.
+    fn refusal(&self, t: i64) -> Refusal {
+        match (t < self.min_valid, self.out_of_order_min == i64::MAX) {
+            (_, false) => Refusal::TooOld,
+            (true, true) => Refusal::OutOfBounds,
+            (false, true) => Refusal::OutOfOrder,
+        }
+    }
+}
+
 /// What became of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -59,6 +72,8 @@ pub(crate) enum Refusal {
     TooOld,
     OutOfBounds,
     DuplicateTimestamp,
+    /// A histogram that cannot be encoded.
+    InvalidHistogram,
 }
 
 pub(crate) struct Shard {
@@ -76,6 +91,8 @@ pub(crate) struct Shard {
     /// Label symbols: count, then name and value alternately, as varints.
     labels: Vec<u8>,
     pub(crate) ooo: HashMap<Slot, Box<OutOfOrder>, FxBuildHasher>,
+    /// The growing chunks of series whose newest samples are histograms.
+    pub(crate) histograms: HashMap<Slot, Box<GrowingHistogram>, FxBuildHasher>,
     /// Chunks that end before this time are forgotten, even where they share a segment with younger ones.
     pub(crate) floor: i64,
     /// Oldest and newest sample.
@@ -96,6 +113,7 @@ impl Default for Shard {
             segments: Segments::default(),
             labels: Vec::new(),
             ooo: HashMap::default(),
+            histograms: HashMap::default(),
             floor: i64::MIN,
             min_t: i64::MAX,
             max_t: i64::MIN,
@@ -182,6 +200,27 @@ impl Shard {
         self.table.reserve(series, |&s| pages[(s >> PAGE_SHIFT) as usize][s as usize % PAGE].fp.low);
     }
 
+    /// Takes up the growing chunk of histograms and the late samples that a snapshot holds of a series.
+    pub(crate) fn restore_histograms(
+        &mut self,
+        slot: Slot,
+        growing: Option<GrowingHistogram>,
+        late: OutOfOrder,
+    ) -> Option<()> {
+        self.live_series(slot)?;
+        if let Some(growing) = growing {
+            self.histograms.insert(slot, Box::new(growing));
+            self.series_mut(slot).flags |= HAS_HISTOGRAM;
+        }
+        if !late.is_empty() {
+            let held = self.ooo.entry(slot).or_default();
+            held.closed.extend(late.closed);
+            held.histograms.extend(late.histograms);
+            self.series_mut(slot).flags |= HAS_OUT_OF_ORDER;
+        }
+        Some(())
+    }
+
     /// Takes up what a snapshot holds of a series beyond its labels: the newest complete chunk, the growing one (with
     /// its words, first time and end), and samples out of order.
     pub(crate) fn restore(
@@ -229,7 +268,7 @@ impl Shard {
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         match series.last() {
             Some((last, _)) if t > last && t >= bounds.min_valid => {}
-            None if t >= bounds.min_valid => {}
+            None if t >= bounds.min_valid && series.flags & HAS_HISTOGRAM == 0 => {}
             last => return self.append_late(slot, t, v, last, bounds),
         }
         if series.append(t, v, bounds.range, fragments, segments) {
@@ -254,18 +293,131 @@ impl Shard {
             let same = last_v.to_bits() == v.to_bits();
             return if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) };
         }
+        if self.series(slot).flags & HAS_HISTOGRAM != 0
+            && let Some(taken) = self.append_after_histogram(slot, t, v, bounds)
+        {
+            return taken;
+        }
         if t >= bounds.out_of_order_min {
             return self.insert_out_of_order(slot, t, v);
         }
-        Taken::Refused(match (t < bounds.min_valid, bounds.out_of_order_min == i64::MAX) {
-            (_, false) => Refusal::TooOld,
-            (true, true) => Refusal::OutOfBounds,
-            (false, true) => Refusal::OutOfOrder,
-        })
+        Taken::Refused(bounds.refusal(t))
+    }
+
+    /// Takes a float sample of a series whose newest sample is a histogram; `None` when it is a late one. A stale marker
+    /// becomes one of the histograms, as in Prometheus.
+    fn append_after_histogram(&mut self, slot: Slot, t: i64, v: f64, bounds: &Bounds) -> Option<Taken> {
+        let growing = self.histograms.get(&slot)?;
+        let (last_t, float) = (growing.last_t(), growing.is_float());
+        if t == last_t {
+            let stale = crate::wal::stale(float, CounterReset::Unknown);
+            let same = is_stale_nan(v) && growing.last().is_some_and(|last| is_same(&last, &stale));
+            return Some(if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) });
+        }
+        if t < last_t || t < bounds.min_valid {
+            return None;
+        }
+        self.push_after_histogram(slot, t, v, float, bounds.range);
+        Some(Taken::InOrder)
+    }
+
+    fn push_after_histogram(&mut self, slot: Slot, t: i64, v: f64, float: bool, range: i64) {
+        if is_stale_nan(v) {
+            self.push_histogram(slot, t, &crate::wal::stale(float, CounterReset::Unknown), range);
+            return;
+        }
+        self.complete_histogram(slot);
+        let Shard { pages, fragments, segments, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        series.append(t, v, range, fragments, segments);
+        self.min_t = self.min_t.min(t);
+        self.max_t = self.max_t.max(t);
+    }
+
+    /// Takes a histogram of the series at `slot`. It has been checked.
+    pub(crate) fn append_histogram(
+        &mut self,
+        slot: Slot,
+        t: i64,
+        h: &WriteHistogram,
+        bounds: &Bounds,
+    ) -> Taken {
+        match self.growing_range(slot, self.series(slot)) {
+            Some((_, last)) if t == last => {
+                let growing = self.histograms.get(&slot);
+                let same = growing.and_then(|g| g.last()).is_some_and(|last| is_same(&last, h));
+                return if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) };
+            }
+            Some((_, last)) if t < last => {}
+            _ if t < bounds.min_valid => {}
+            _ => {
+                return match self.push_histogram(slot, t, h, bounds.range) {
+                    true => Taken::InOrder,
+                    false => Taken::Refused(Refusal::InvalidHistogram),
+                };
+            }
+        }
+        if t >= bounds.out_of_order_min {
+            return self.insert_histogram_out_of_order(slot, t, h.clone());
+        }
+        Taken::Refused(bounds.refusal(t))
+    }
+
+    /// Appends a histogram that is newer than all. False when it cannot be encoded.
+    fn push_histogram(&mut self, slot: Slot, t: i64, h: &WriteHistogram, range: i64) -> bool {
+        let Shard { pages, fragments, segments, histograms, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        match histograms.get_mut(&slot) {
+            Some(growing) => match growing.append(t, h, range) {
+                Ok(None) => {}
+                Ok(Some(chunk)) => series.store(&chunk, segments),
+                Err(_) => return false,
+            },
+            None => {
+                let Ok(growing) = GrowingHistogram::first(t, h, range) else { return false };
+                series.complete(fragments, segments);
+                histograms.insert(slot, Box::new(growing));
+                series.flags |= HAS_HISTOGRAM;
+            }
+        }
+        self.min_t = self.min_t.min(t);
+        self.max_t = self.max_t.max(t);
+        true
+    }
+
+    /// Moves the growing chunk of histograms into the segments.
+    fn complete_histogram(&mut self, slot: Slot) {
+        if let Some(growing) = self.histograms.remove(&slot) {
+            let Shard { pages, segments, .. } = self;
+            let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+            series.store(&growing.chunk(), segments);
+            series.flags &= !HAS_HISTOGRAM;
+        }
+    }
+
+    pub(crate) fn insert_histogram_out_of_order(&mut self, slot: Slot, t: i64, h: WriteHistogram) -> Taken {
+        let insert = self.ooo.entry(slot).or_default().insert_histogram(t, h);
+        self.inserted(slot, t, insert)
+    }
+
+    /// First and last sample of the growing chunk, of either kind.
+    pub(crate) fn growing_range(&self, slot: Slot, series: &Series) -> Option<(i64, i64)> {
+        match series.last() {
+            Some((last, _)) => Some((series.mint, last)),
+            None if series.flags & HAS_HISTOGRAM != 0 => {
+                self.histograms.get(&slot).map(|g| (g.mint, g.last_t()))
+            }
+            None => None,
+        }
     }
 
     pub(crate) fn insert_out_of_order(&mut self, slot: Slot, t: i64, v: f64) -> Taken {
-        match self.ooo.entry(slot).or_default().insert(t, v) {
+        let insert = self.ooo.entry(slot).or_default().insert(t, v);
+        self.inserted(slot, t, insert)
+    }
+
+    fn inserted(&mut self, slot: Slot, t: i64, insert: Insert) -> Taken {
+        match insert {
             Insert::Taken => {
                 self.series_mut(slot).flags |= HAS_OUT_OF_ORDER;
                 self.min_t = self.min_t.min(t);
@@ -285,18 +437,59 @@ impl Shard {
         let Shard { pages, fragments, segments, .. } = self;
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         let newest = series.last().is_none_or(|(last, _)| t > last);
-        if newest && !out_of_order {
+        if newest && !out_of_order && series.flags & HAS_HISTOGRAM == 0 {
             if series.append(t, v, range, fragments, segments) {
                 self.min_t = self.min_t.min(t);
             }
             self.max_t = self.max_t.max(t);
             return Taken::InOrder;
         }
-        self.replay_late(slot, t, v)
+        self.replay_late(slot, t, v, out_of_order, range)
+    }
+
+    /// As [`Shard::replay`], of a histogram.
+    pub(crate) fn replay_histogram(
+        &mut self,
+        slot: Slot,
+        t: i64,
+        h: WriteHistogram,
+        out_of_order: bool,
+        range: i64,
+    ) -> Taken {
+        let last = self.growing_range(slot, self.series(slot)).map(|(_, last)| last);
+        if !out_of_order && last.is_none_or(|last| t > last) && self.push_histogram(slot, t, &h, range) {
+            return Taken::InOrder;
+        }
+        if self.contains_histogram(slot, t, &h) {
+            return Taken::Duplicate;
+        }
+        self.insert_histogram_out_of_order(slot, t, h)
+    }
+
+    fn contains_histogram(&self, slot: Slot, t: i64, h: &WriteHistogram) -> bool {
+        if self.ooo.get(&slot).is_some_and(|o| o.contains_histogram(t, h)) {
+            return true;
+        }
+        let mut chunks = Vec::new();
+        let at = TimeRange::new(t, t);
+        self.bounded_chunks(slot, self.series(slot), at, u32::MAX, &mut Copies::default(), &mut chunks);
+        chunks.iter().any(|c| holds_histogram(c, t, h))
     }
 
     #[cold]
-    fn replay_late(&mut self, slot: Slot, t: i64, v: f64) -> Taken {
+    fn replay_late(&mut self, slot: Slot, t: i64, v: f64, out_of_order: bool, range: i64) -> Taken {
+        if let Some(growing) = self.histograms.get(&slot) {
+            let (last_t, float) = (growing.last_t(), growing.is_float());
+            if t > last_t && !out_of_order {
+                self.push_after_histogram(slot, t, v, float, range);
+                return Taken::InOrder;
+            }
+            if is_stale_nan(v)
+                && self.contains_histogram(slot, t, &crate::wal::stale(float, CounterReset::Unknown))
+            {
+                return Taken::Duplicate;
+            }
+        }
         if self.contains(slot, t, v) {
             return Taken::Duplicate;
         }
@@ -312,7 +505,14 @@ impl Shard {
             return true;
         }
         let mut chunks = Vec::new();
-        self.bounded_chunks(series, TimeRange::new(t, t), u32::MAX, &mut Copies::default(), &mut chunks);
+        self.bounded_chunks(
+            slot,
+            series,
+            TimeRange::new(t, t),
+            u32::MAX,
+            &mut Copies::default(),
+            &mut chunks,
+        );
         chunks.iter().any(|c| floats(c).any(|s| s.0 == t && s.1.to_bits() == v.to_bits()))
     }
 
@@ -327,7 +527,7 @@ impl Shard {
         out: &mut Vec<Chunk>,
     ) {
         let start = out.len();
-        self.bounded_chunks(series, range, u32::MAX, copies, out);
+        self.bounded_chunks(slot, series, range, u32::MAX, copies, out);
         if series.flags & HAS_OUT_OF_ORDER != 0
             && let Some(ooo) = self.ooo.get(&slot)
         {
@@ -340,6 +540,7 @@ impl Shard {
     /// the highest segment.
     pub(crate) fn bounded_chunks(
         &self,
+        slot: Slot,
         series: &Series,
         range: TimeRange,
         limit: u32,
@@ -348,12 +549,15 @@ impl Shard {
     ) {
         let start = out.len();
         if limit == u32::MAX
-            && let Some((maxt, _)) = series.last()
+            && let Some((mint, maxt)) = self.growing_range(slot, series)
         {
-            if TimeRange::new(series.mint, maxt).overlaps(&range) {
-                out.extend(series.growing(&self.fragments, copies));
+            if TimeRange::new(mint, maxt).overlaps(&range) {
+                match series.flags & HAS_HISTOGRAM {
+                    0 => out.extend(series.growing(&self.fragments, copies)),
+                    _ => out.extend(self.histograms.get(&slot).map(|g| g.chunk())),
+                }
             }
-            if series.mint <= range.mint && series.flags & MAY_OVERLAP == 0 {
+            if mint <= range.mint && series.flags & MAY_OVERLAP == 0 {
                 // What is complete is older; its header need not be fetched from disk to learn that.
                 return;
             }
@@ -379,7 +583,10 @@ impl Shard {
 
     /// True when the series has a sample in order inside `range`.
     pub(crate) fn overlaps(&self, slot: Slot, series: &Series, range: TimeRange) -> bool {
-        if series.last().is_some_and(|(maxt, _)| TimeRange::new(series.mint, maxt).overlaps(&range)) {
+        if self
+            .growing_range(slot, series)
+            .is_some_and(|(mint, maxt)| TimeRange::new(mint, maxt).overlaps(&range))
+        {
             return true;
         }
         let mut complete = self.complete_chunks(series).take_while(|(_, c)| c.maxt >= range.mint);
@@ -392,8 +599,9 @@ impl Shard {
 
     /// Complete and growing chunks of a series.
     pub(crate) fn chunk_count(&self, slot: Slot, series: &Series) -> usize {
-        let count = usize::from(series.last().is_some()) + self.complete_chunks(series).count();
-        count + self.ooo.get(&slot).map_or(0, |o| o.closed.len() + usize::from(!o.open.is_empty()))
+        let growing = usize::from(self.growing_range(slot, series).is_some());
+        let late = self.ooo.get(&slot).map_or(0, |o| o.chunk_count());
+        growing + self.complete_chunks(series).count() + late
     }
 
     /// Completes all chunks: what is there now lies in the segments below the answer, what comes next does not.
@@ -402,7 +610,10 @@ impl Shard {
         for series in pages.iter_mut().flatten().filter(|s| s.last().is_some()) {
             series.complete(fragments, segments);
         }
-        segments.close()
+        for slot in self.histograms.keys().copied().collect::<Vec<_>>() {
+            self.complete_histogram(slot);
+        }
+        self.segments.close()
     }
 
     /// Adds the ends of the block ranges before `time` in which the shard has samples.
@@ -420,16 +631,16 @@ impl Shard {
                 t = end.max(t.saturating_add(1));
             }
         };
-        for (_, series) in self.live_slots() {
-            if let Some((last, _)) = series.last() {
-                add(series.mint, last);
+        for (slot, series) in self.live_slots() {
+            if let Some((mint, last)) = self.growing_range(slot, series) {
+                add(mint, last);
             }
             for (_, stored) in self.complete_chunks(series) {
                 add(stored.mint, stored.maxt);
             }
         }
         for o in self.ooo.values() {
-            for (t, _) in o.closed.iter().flat_map(floats) {
+            for t in o.closed.iter().flat_map(times) {
                 add(t, t);
             }
         }
@@ -463,7 +674,7 @@ impl Shard {
                 o.truncate(late_mint, *count);
             }
         }
-        let Shard { pages, fragments, segments, ooo, table, .. } = self;
+        let Shard { pages, fragments, segments, ooo, histograms, table, .. } = self;
         let mut dead = Vec::new();
         let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
         for (p, page) in pages.iter_mut().enumerate() {
@@ -471,6 +682,17 @@ impl Shard {
                 let slot = ((p << PAGE_SHIFT) + i) as Slot;
                 if series.last().is_some_and(|(last, _)| last < mint) {
                     series.drop_growing(fragments);
+                }
+                if series.flags & HAS_HISTOGRAM != 0 {
+                    match histograms.get(&slot) {
+                        Some(growing) if growing.last_t() >= mint => {
+                            (min_t, max_t) = (min_t.min(growing.mint), max_t.max(growing.last_t()));
+                        }
+                        _ => {
+                            histograms.remove(&slot);
+                            series.flags &= !HAS_HISTOGRAM;
+                        }
+                    }
                 }
                 let mut at = series.last_chunk;
                 if segments.stored(at).is_none_or(|c| c.maxt < floor) {
@@ -535,9 +757,10 @@ impl Shard {
 
     /// Removes one series with all it holds. Its complete chunks stay in their segments until those go.
     pub(crate) fn remove(&mut self, slot: Slot) {
-        let Shard { pages, fragments, table, ooo, .. } = self;
+        let Shard { pages, fragments, table, ooo, histograms, .. } = self;
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         series.drop_growing(fragments);
+        histograms.remove(&slot);
         if let Ok(entry) = table.find_entry(series.fp.low, |&s| s == slot) {
             entry.remove();
         }
@@ -621,6 +844,7 @@ impl Shard {
             + self.fragments.bytes()
             + self.segments.bytes()
             + self.labels.capacity()
+            + self.histograms.values().map(|g| g.bytes()).sum::<usize>()
     }
 }
 

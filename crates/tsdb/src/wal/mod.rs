@@ -9,17 +9,24 @@
 //! segments are numbered, append-only, and readable from the start. The format is described in
 //! `docs/format/wal.md`.
 
+mod beside;
 mod commit;
 mod frame;
+mod histogram;
 mod record;
 mod replay;
 mod segment;
 mod writer;
 
+pub(crate) use beside::{
+    ExemplarGroup, put_exemplar_value, put_labels, put_metadata, put_metadata_entry, take_exemplar_value,
+    take_labels, take_metadata_entry,
+};
 pub use commit::Commit;
 pub(crate) use frame::{
     FRAME_HEADER_BYTES, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_end, segment_header,
 };
+pub(crate) use histogram::{HistogramGroup, put_histogram, stale, take_histogram};
 pub(crate) use record::{
     RecordKind, SampleGroup, put_cut, put_groups, put_series, put_series_entry, put_tenant, put_uvarint,
     take_uvarint, unzigzag, zigzag,

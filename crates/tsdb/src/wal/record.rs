@@ -7,9 +7,10 @@
 //! samples   3 ‖ tenant ‖ groups                     taken in order
 //! samples   4 ‖ tenant ‖ groups                     taken out of order
 //! cut       5 ‖ tenant ‖ cut number ‖ time          what is older lies in blocks once this cut is committed
-//! histogr.  6 ‖ tenant ‖ groups
-//! exemplars 7 ‖ tenant ‖ groups
-//! tombst.   8 ‖ tenant ‖ groups
+//! histogr.  6 ‖ tenant ‖ groups                     see `histogram`
+//! exemplars 7 ‖ tenant ‖ groups                     see `beside`
+//! tombst.   8 ‖ tenant ‖ groups                     reserved
+//! metadata  9 ‖ tenant ‖ entries                    see `beside`
 //!
 //! group:    shard ‖ count ‖ payload length u32 ‖ payload
 //! samples' payload, a column after the other:
@@ -34,6 +35,7 @@ pub(crate) enum RecordKind {
     Histograms = 6,
     Exemplars = 7,
     Tombstones = 8,
+    Metadata = 9,
 }
 
 /// The record is whole but says something impossible: it was written by another version, or there is a bug.
@@ -249,6 +251,7 @@ pub(crate) enum Record {
     Series { tenant: u32, shard: usize, list: Bytes },
     Groups { kind: RecordKind, tenant: u32, groups: Vec<RawGroup> },
     Cut { tenant: u32, number: u64, time: i64 },
+    Metadata { tenant: u32, list: Bytes },
 }
 
 impl Record {
@@ -277,6 +280,7 @@ impl Record {
             6 => groups_of(RecordKind::Histograms, rest),
             7 => groups_of(RecordKind::Exemplars, rest),
             8 => groups_of(RecordKind::Tombstones, rest),
+            9 => Some(Record::Metadata { tenant, list: body.slice_ref(rest) }),
             _ => None,
         }
     }

@@ -16,7 +16,9 @@ use chronolith_model::TenantId;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::HashMap;
 
+use super::beside::{decode_exemplars, take_metadata_entry};
 use super::frame::{FrameDamage, FrameReader};
+use super::histogram::decode_histograms;
 use super::record::{RawGroup, Record, RecordKind, SampleGroup, series_entries};
 use super::{SEGMENT_HEADER_BYTES, SegmentStore};
 use crate::head::{CutBound, Head, Slot, Taken};
@@ -71,6 +73,8 @@ pub(crate) trait Heads {
 enum Work {
     Series { head: Arc<Head>, shard: usize, list: Bytes },
     Samples { head: Arc<Head>, out_of_order: bool, group: RawGroup },
+    Histograms { head: Arc<Head>, group: RawGroup },
+    Exemplars { head: Arc<Head>, group: RawGroup },
     Cut { head: Arc<Head>, time: i64 },
 }
 
@@ -211,9 +215,11 @@ impl Router {
                 }
             }
             Record::Groups { kind, tenant, groups } => {
-                let out_of_order = match kind {
-                    RecordKind::Samples => false,
-                    RecordKind::OutOfOrder => true,
+                let work: fn(Arc<Head>, RawGroup) -> Work = match kind {
+                    RecordKind::Samples => |head, group| Work::Samples { head, out_of_order: false, group },
+                    RecordKind::OutOfOrder => |head, group| Work::Samples { head, out_of_order: true, group },
+                    RecordKind::Histograms => |head, group| Work::Histograms { head, group },
+                    RecordKind::Exemplars => |head, group| Work::Exemplars { head, group },
                     // Kinds that a later version writes; their place is kept.
                     _ => return,
                 };
@@ -222,10 +228,17 @@ impl Router {
                     match &head {
                         Some(head) if group.shard < head.shards.len() => {
                             let to = worker_of(head, group.shard, self.senders.len());
-                            self.send(to, Work::Samples { head: Arc::clone(head), out_of_order, group });
+                            self.send(to, work(Arc::clone(head), group));
                         }
                         _ => report.samples_without_series += group.count as u64,
                     }
+                }
+            }
+            Record::Metadata { tenant, list } => {
+                let Some((head, _)) = heads.get(tenant) else { return };
+                let mut rest = &list[..];
+                while let Some((metric, says)) = take_metadata_entry(&mut rest) {
+                    head.replay_metadata(&metric, &says);
                 }
             }
             Record::Cut { tenant, number, time } => {
@@ -283,6 +296,21 @@ fn worker(me: usize, workers: usize, batches: &Receiver<Vec<Work>>, counters: &C
                 counters.samples.fetch_add(raw.count as u64, Ordering::Relaxed);
                 counters.samples_without_series.fetch_add(unknown, Ordering::Relaxed);
             }
+            Work::Histograms { head, group } => {
+                let unknown = apply_histograms(&head, &group, &moved).unwrap_or(group.count as u64);
+                counters.samples.fetch_add(group.count as u64, Ordering::Relaxed);
+                counters.samples_without_series.fetch_add(unknown, Ordering::Relaxed);
+            }
+            Work::Exemplars { head, group } => {
+                for (slot, exemplar) in decode_exemplars(group.count, &group.payload).unwrap_or_default() {
+                    let slot = moved.get(&(head.number, group.shard, slot)).copied().unwrap_or(slot);
+                    let shard = head.shards[group.shard].lock();
+                    // An exemplar of a series that is gone is no loss.
+                    if shard.live_series(slot).is_some() {
+                        head.add_exemplar(&shard, slot, &exemplar);
+                    }
+                }
+            }
             Work::Cut { head, time } => {
                 for (i, shard) in head.shards.iter().enumerate() {
                     if worker_of(&head, i, workers) == me {
@@ -328,6 +356,29 @@ fn apply_series(
         }
         head.replay_series(&mut shard, slot, fp, section, symbols);
     }
+}
+
+/// Applies a group of histograms; tells how many of them have no series, or nothing when it is no such group.
+fn apply_histograms(head: &Head, group: &RawGroup, moved: &HashMap<(u32, usize, Slot), Slot>) -> Option<u64> {
+    let rows = decode_histograms(group.count, &group.payload)?;
+    let min_valid = head.min_valid_time();
+    let range = head.options.block_range_ms;
+    let mut shard = head.shards[group.shard].lock();
+    let mut unknown = 0;
+    for row in rows.into_iter().filter(|row| row.t >= min_valid || row.late) {
+        let slot = moved.get(&(head.number, group.shard, row.slot)).copied().unwrap_or(row.slot);
+        if shard.live_series(slot).is_none() {
+            unknown += 1;
+            continue;
+        }
+        shard.replay_histogram(slot, row.t, row.histogram, row.late, range);
+    }
+    let full = shard.segments.take_full();
+    drop(shard);
+    if full {
+        head.spill(group.shard);
+    }
+    Some(unknown)
 }
 
 fn apply_samples(head: &Head, index: usize, out_of_order: bool, group: &SampleGroup) -> u64 {

@@ -15,6 +15,20 @@ mod oracle {
     pub(super) struct WriteRequest {
         #[prost(message, repeated, tag = "1")]
         pub timeseries: Vec<TimeSeries>,
+        #[prost(message, repeated, tag = "3")]
+        pub metadata: Vec<Metadata>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Metadata {
+        #[prost(int32, tag = "1")]
+        pub kind: i32,
+        #[prost(bytes = "vec", tag = "2")]
+        pub name: Vec<u8>,
+        #[prost(bytes = "vec", tag = "4")]
+        pub help: Vec<u8>,
+        #[prost(bytes = "vec", tag = "5")]
+        pub unit: Vec<u8>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -210,6 +224,18 @@ fn check(body: &[u8]) {
     }
     let kept: usize = batch.iter().map(|s| s.exemplars.len()).sum();
     assert_eq!(kept + stats.exemplars_dropped, exemplars);
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    let readable = |m: &oracle::Metadata| {
+        let says = MetricMetadata {
+            kind: MetricKind::from_number(u64::try_from(m.kind).unwrap_or(u64::MAX)),
+            help: text(&m.help)?,
+            unit: text(&m.unit)?,
+        };
+        Some(WriteMetadata { metric: text(&m.name).filter(|n| !n.is_empty())?, says })
+    };
+    assert_eq!(batch.metadata(), want.metadata.iter().filter_map(readable).collect::<Vec<_>>());
+    assert_eq!(stats.metadata, want.metadata.len());
+    assert_eq!(stats.metadata_dropped, stats.metadata - batch.metadata().len());
 }
 
 fn label() -> impl Strategy<Value = Vec<u8>> {
@@ -280,9 +306,17 @@ fn series() -> impl Strategy<Value = oracle::TimeSeries> {
         })
 }
 
+fn metadata() -> impl Strategy<Value = oracle::Metadata> {
+    let text = || {
+        prop_oneof!["[a-z_]{0,12}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..40)]
+    };
+    (prop_oneof![any::<i32>(), 0..9i32], text(), text(), text())
+        .prop_map(|(kind, name, help, unit)| oracle::Metadata { kind, name, help, unit })
+}
+
 fn body() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(series(), 0..5)
-        .prop_map(|timeseries| oracle::WriteRequest { timeseries }.encode_to_vec())
+    (prop::collection::vec(series(), 0..5), prop::collection::vec(metadata(), 0..3))
+        .prop_map(|(timeseries, metadata)| oracle::WriteRequest { timeseries, metadata }.encode_to_vec())
 }
 
 /// A message's fields in any order, with unknown ones of every kind among them: what a strange but honest sender may do.
@@ -292,10 +326,11 @@ fn shuffled_series() -> impl Strategy<Value = Vec<u8>> {
         (value(), time())
             .prop_map(|(value, timestamp)| tagged(2, &oracle::Sample { value, timestamp }.encode_to_vec())),
         histogram().prop_map(|h| tagged(4, &h.encode_to_vec())),
-        Just(vec![0x38, 0x96, 0x01]),                   // 7: varint
-        Just(vec![0x3D, 1, 2, 3, 4]),                   // 7: fixed32
-        Just(vec![0x39, 1, 2, 3, 4, 5, 6, 7, 8]),       // 7: fixed64
-        Just(vec![0x3A, 2, 9, 9]),                      // 7: bytes
+        metadata().prop_map(|m| m.encode_to_vec()), // A series' fields with the numbers of another message.
+        Just(vec![0x38, 0x96, 0x01]),               // 7: varint
+        Just(vec![0x3D, 1, 2, 3, 4]),               // 7: fixed32
+        Just(vec![0x39, 1, 2, 3, 4, 5, 6, 7, 8]),   // 7: fixed64
+        Just(vec![0x3A, 2, 9, 9]),                  // 7: bytes
         Just(vec![0x3B, 0x08, 0x01, 0x43, 0x44, 0x3C]), // 7: a group with a group in it
     ];
     prop::collection::vec(field, 0..8).prop_map(|fields| tagged(1, &fields.concat()))
@@ -353,7 +388,7 @@ fn every_cut_of_a_request_agrees() {
     let labels = vec![oracle::Label { name: b"a".to_vec(), value: b"b".to_vec() }.encode_to_vec(); 2];
     let samples = vec![oracle::Sample { value: 1.5, timestamp: -1 }; 2];
     let series = oracle::TimeSeries { labels, samples, ..Default::default() };
-    let body = oracle::WriteRequest { timeseries: vec![series; 3] }.encode_to_vec();
+    let body = oracle::WriteRequest { timeseries: vec![series; 3], ..Default::default() }.encode_to_vec();
     for cut in 0..=body.len() {
         check(&body[..cut]);
     }
@@ -389,18 +424,22 @@ fn elements_are_bounded_by_the_body() {
 }
 
 #[test]
-fn metadata_is_counted_and_bad_exemplars_do_not_fail_a_request() {
+fn metadata_is_read_and_bad_parts_do_not_fail_a_request() {
     let bad = oracle::Exemplar { labels: vec![vec![0x0A, 1, 0xFF]], value: 1.0, timestamp: 2 };
     let good = oracle::Exemplar {
         labels: vec![oracle::Label { name: b"trace".to_vec(), value: b"1".to_vec() }.encode_to_vec()],
         ..bad.clone()
     };
     let series = oracle::TimeSeries { exemplars: vec![bad, good], ..Default::default() };
-    let mut body = oracle::WriteRequest { timeseries: vec![series] }.encode_to_vec();
+    let mut body = oracle::WriteRequest { timeseries: vec![series], ..Default::default() }.encode_to_vec();
     body.extend(tagged(3, b""));
+    body.extend(tagged(3, b"\x08\x05\x12\x01m\x22\x04help"));
+    body.extend(tagged(3, b"\x12\x02m\xFF"));
     let (batch, stats) = decode_bytes(&body).unwrap();
-    assert_eq!(stats, DecodeStats { metadata: 1, exemplars_dropped: 1 });
+    assert_eq!(stats, DecodeStats { metadata: 3, metadata_dropped: 2, exemplars_dropped: 1 });
     assert_eq!(batch.series(0).exemplars[0].labels.get("trace"), Some("1"));
+    let says = MetricMetadata { kind: MetricKind::Summary, help: "help".to_owned(), unit: String::new() };
+    assert_eq!(batch.metadata(), [WriteMetadata { metric: "m".to_owned(), says }]);
 }
 
 #[test]
