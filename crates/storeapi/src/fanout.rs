@@ -128,8 +128,11 @@ impl Fanout {
 
     fn is_asked(&self, endpoint: &Endpoint, range: TimeRange, matchers: &[Matcher]) -> bool {
         let info = &endpoint.info;
-        let may_have =
-            endpoint.local || info.range.overlaps(&range) && fits_any(&info.label_sets, matchers.iter());
+        // An empty range overlaps all of time by its numbers; such an endpoint has no series, or not even the StoreAPI.
+        let may_have = endpoint.local
+            || !info.range.is_empty()
+                && info.range.overlaps(&range)
+                && fits_any(&info.label_sets, matchers.iter());
         !range.is_empty() && may_have && self.is_chosen(endpoint)
     }
 

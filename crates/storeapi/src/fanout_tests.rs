@@ -218,6 +218,25 @@ async fn only_stores_that_may_have_something_are_asked() {
 }
 
 #[tokio::test]
+async fn an_endpoint_without_series_is_not_asked_for_any() {
+    let silent = Broken { series: || Err(StoreError::internal("was asked")) };
+    let ruler = Arc::new(Endpoint {
+        name: "ruler".into(),
+        store: Arc::new(silent),
+        info: StoreInfo::new("rule"),
+        local: false,
+        apis: Apis::default(),
+    });
+    let series = [TestSeries::new(&[("__name__", "up")], 0, 5)];
+    let fanout = fanout(vec![endpoint("store", memory(&external("a"), &series)).await, ruler], None);
+    let all = SeriesRequest { range: TimeRange::ALL, ..request() };
+    let (got, warnings) = collect(&fanout, all).await.unwrap();
+    assert_eq!((got.len(), warnings.len()), (1, 0));
+    let values = LabelValuesRequest::new("replica", TimeRange::ALL, vec![]);
+    assert_eq!(fanout.label_values(values).await.unwrap().warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn stores_that_are_down_or_missing_are_never_silent() {
     let set: Arc<Endpoints> = Arc::new(Endpoints { up: vec![], down: vec!["strict:1".into()] });
     let fanout = Fanout::new(Arc::new(set), FanoutOptions::default());

@@ -15,7 +15,8 @@ fn now_s() -> i64 {
 
 /// Two hours of 40 series, one of which ends with a stale marker, up to a minute ago.
 fn load() -> Vec<TestSeries> {
-    let last = (now_s() - 60) * 1000;
+    // Not on a whole second: 2.42 counts a sample on the left edge of a window, 3.x does not, and no edge is to fall on one.
+    let last = (now_s() - 60) * 1000 + 137;
     let times = || (0..480i64).map(move |i| last - (479 - i) * 15_000);
     let mut all = Vec::new();
     for i in 0..40 {
@@ -137,7 +138,6 @@ fn refusals_and_empty_answers_are_prometheus_own() {
         "query_range?query=up&start=0&end=11001&step=1",
         "query_range?query=up&start=1&end=2&step=9223372037",
         "query_range?query=vector(time())&start=0&end=3&step=1.5",
-        "query_range?query=up[5m]&start=1&end=2&step=1",
         "query_exemplars?query=up",
         "query_exemplars?query=up&start=2&end=1",
         "query_exemplars?query=up{",
@@ -174,7 +174,10 @@ fn refusals_and_empty_answers_are_prometheus_own() {
             continue;
         }
         let (mut ours, mut theirs) = (Answer::of(&ours).body, Answer::of(&theirs).body);
-        // What came after 2.42.
+        // What changed after 2.42.
+        if let Some(text) = theirs["error"].as_str() {
+            theirs["error"] = text.replace("Invalid time value", "invalid time value").into();
+        }
         if let Some(data) = ours["data"].as_object_mut() {
             data.remove("droppedTargetCounts");
         }
