@@ -75,7 +75,8 @@ impl Receive {
 
     /// Exemplars and metadata of live data.
     pub fn apis(&self) -> Apis {
-        Apis { exemplars: Some(self.store.clone()), metadata: Some(self.store.clone()) }
+        let store = &self.store;
+        Apis { exemplars: Some(store.clone()), metadata: Some(store.clone()), ..Apis::default() }
     }
 
     /// The local heads.
