@@ -1,5 +1,5 @@
 # One command per intent, the same locally and in CI. The logic is in `cargo xtask` (crates/xtask).
-.PHONY: run check test bench gen soak
+.PHONY: run check test bench fuzz gen soak
 
 ## Start everything in one process: http://127.0.0.1:9090, data in ./data
 run:
@@ -16,6 +16,10 @@ test:
 ## Paired measurement against Debian's prometheus and victoria-metrics; prints Markdown for docs/performance.md
 bench:
 	cargo xtask bench
+
+## Fuzz targets of tests/fuzz, guided by coverage, a minute each; finds become part of the committed corpus
+fuzz:
+	cargo xtask fuzz
 
 ## Files made from code: docs/operating/flags.md
 gen:

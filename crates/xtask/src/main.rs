@@ -1,5 +1,7 @@
 //! `cargo xtask`: the logic behind the Makefile. No dependency but `anyhow`, so that it is built in seconds.
 
+mod clients;
+mod fuzz;
 mod gen_docs;
 mod packages;
 
@@ -9,7 +11,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask check | test | bench | gen [--check]";
+const USAGE: &str =
+    "usage: cargo xtask check | test | bench | clients | fuzz [TARGET] [SECONDS] | gen [--check]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -18,6 +21,8 @@ fn main() -> ExitCode {
         ["check"] => check(),
         ["test"] => test(),
         ["bench", rest @ ..] => bench(rest),
+        ["clients"] => clients::ensure(),
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["gen"] => gen_docs::write(),
         ["gen", "--check"] => gen_docs::compare(),
         _ => {
@@ -44,6 +49,7 @@ fn check() -> Result<()> {
 /// What CI runs.
 fn test() -> Result<()> {
     packages::ensure()?;
+    clients::ensure()?;
     check()?;
     // The end-to-end tests start the real binary, which `cargo test` alone does not build.
     cargo(&["build", "--package", "chronolith", "--bin", "chronolith"])?;

@@ -8,6 +8,6 @@ mod server;
 mod writer;
 
 pub use answer::{Answer, Points, assert_same};
-pub use peers::{NodeExporter, Prometheus, promtool};
+pub use peers::{NodeExporter, Prometheus, clients_python, promtool};
 pub use server::{Chronolith, chronolith_binary};
 pub use writer::{TestSeries, write_body, write_request};

@@ -1,10 +1,11 @@
 //! The outside judges: Debian's prometheus, promtool and node_exporter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use chronolith_testkit::{Process, free_port, http};
+use chronolith_testkit::http::{self, Response};
+use chronolith_testkit::{Process, free_port};
 
 use crate::Answer;
 
@@ -76,6 +77,11 @@ impl Prometheus {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    /// Posts a form.
+    pub fn post(&self, path: &str, form: &str) -> std::io::Result<Response> {
+        http::post_form(&self.url(path), form)
+    }
+
     /// Asks a range query.
     pub fn query_range(&self, query: &str, start_s: f64, end_s: f64, step_s: f64) -> Answer {
         let query = http::encode(query);
@@ -95,4 +101,17 @@ pub fn promtool(args: &[&str]) -> String {
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "promtool {args:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
     text
+}
+
+/// The Python of the virtual environment that has the client libraries.
+///
+/// # Panics
+/// When it was not made.
+pub fn clients_python() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    // target/PROFILE/deps/TEST
+    let target = test.ancestors().nth(3).expect("a test lies in deps/");
+    let python = target.join("clients/bin/python");
+    assert!(python.is_file(), "{} is missing: run `cargo xtask clients` first", python.display());
+    python
 }

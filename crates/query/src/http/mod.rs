@@ -13,6 +13,7 @@
 mod exemplars;
 mod federate;
 mod guard;
+mod index;
 mod labels;
 mod language;
 mod notifications;
@@ -174,6 +175,7 @@ pub fn router(api: Api) -> Router {
         .layer(axum::middleware::from_fn_with_state(api.clone(), guard::when_ready));
     // What tells of a process that is starting answers while it is.
     let open = Router::new()
+        .route("/", get(index::index))
         .route("/api/v1/status/walreplay", get(process::wal_replay))
         .route("/api/v1/notifications", get(notifications::list))
         .route("/api/v1/notifications/live", get(notifications::live))
