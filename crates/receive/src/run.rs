@@ -232,7 +232,7 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
             exemplars: Some(store.clone()),
             metadata: Some(store),
             write: Some(sink),
-            write_local: None,
+            ..Services::default()
         };
         let routes = chronolith_storeapi::routes(&services, &ServerOptions::default());
         let (probes, stop) = (parts.probes.clone(), stop_reads.clone());
