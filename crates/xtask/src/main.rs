@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str =
-    "usage: cargo xtask check | test | bench | clients | fuzz [TARGET] [SECONDS] | gen [--check]";
+    "usage: cargo xtask check | test | bench | differential | clients | fuzz [TARGET] [SECONDS] | gen [--check]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench(rest),
         ["clients"] => clients::ensure(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["differential", rest @ ..] => differential(rest),
         ["gen"] => gen_docs::write(),
         ["gen", "--check"] => gen_docs::compare(),
         _ => {
@@ -68,6 +69,15 @@ fn bench(rest: &[&str]) -> Result<()> {
     packages::ensure()?;
     cargo(&["build", "--release", "--bin", "chronolith", "--bin", "chronolith-bench"])?;
     let mut args = vec!["run", "--release", "--quiet", "--bin", "chronolith-bench", "--", "suite"];
+    args.extend_from_slice(rest);
+    cargo(&args)
+}
+
+/// Random queries against a Prometheus: docs/operating/differential.md. Words go to `chronolith-differential`.
+fn differential(rest: &[&str]) -> Result<()> {
+    packages::ensure()?;
+    cargo(&["build", "--release", "--bin", "chronolith", "--bin", "chronolith-differential"])?;
+    let mut args = vec!["run", "--release", "--quiet", "--bin", "chronolith-differential", "--"];
     args.extend_from_slice(rest);
     cargo(&args)
 }

@@ -251,7 +251,7 @@ impl<'a> Exec<'a> {
     /// An aggregation that folds.
     pub(crate) fn aggregate(&mut self, a: &Aggregate, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         let quantiles = match a.param {
-            Some(param) => self.quantile_parameter(self.plan.ast.unwrap_parens(param), grid)?,
+            Some(param) => self.scalar(self.plan.ast.unwrap_parens(param), grid)?,
             None => Vec::new(),
         };
         let input = self.plan.ast.unwrap_parens(a.expr);
@@ -293,6 +293,9 @@ impl<'a> Exec<'a> {
         });
         self.budget.give_back(kept);
         folded?;
+        if let Some(param) = a.param {
+            self.warn_of_quantiles(&quantiles, self.plan.ast.span(self.plan.ast.unwrap_parens(param)));
+        }
         let out = self.finish(fold, &groups, &quantiles, grid, span)?;
         drop(held);
         self.emit(out, sink)
@@ -327,10 +330,9 @@ impl<'a> Exec<'a> {
         }
     }
 
-    /// The parameter of `quantile` by step, with its warnings.
-    fn quantile_parameter(&mut self, param: crate::parser::ExprId, grid: &Grid) -> Result<Vec<f64>> {
-        let q = self.scalar(param, grid)?;
-        let span = self.plan.ast.span(param);
+    /// The warnings about the parameter of `quantile`. They come after those of the input: of equal texts the last one's
+    /// position is shown, and that is the outer one's.
+    fn warn_of_quantiles(&mut self, q: &[f64], span: Span) {
         if q.iter().any(|v| v.is_nan()) {
             self.annotations.invalid_quantile(f64::NAN, span);
         }
@@ -342,7 +344,6 @@ impl<'a> Exec<'a> {
         if min < 0.0 {
             self.annotations.invalid_quantile(min, span);
         }
-        Ok(q)
     }
 
     fn finish(

@@ -95,8 +95,11 @@ impl<'a> Exec<'a> {
         let Some(param) = a.param else { unreachable!("the parser checks for the parameter") };
         let param = self.plan.ast.unwrap_parens(param);
         let params = self.scalar(param, grid)?;
-        if !self.check_parameter(a.op, &params, param)? {
-            return Ok(());
+        let selects = self.check_parameter(a.op, &params, param);
+        if !matches!(selects, Ok(true)) {
+            // Nothing is selected, but the input's errors and annotations stand.
+            self.vector(self.plan.ast.unwrap_parens(a.expr), grid, &mut |_, _| Ok(()))?;
+            return selects.map(drop);
         }
         if a.op == AggregateOp::LimitRatio {
             return self.limit_ratio(a, &params, grid, sink);

@@ -23,6 +23,8 @@ pub(crate) struct Grid {
     pub(crate) start: i64,
     pub(crate) step: i64,
     pub(crate) count: usize,
+    /// Where the range ends, on a step or after the last one.
+    pub(crate) end: i64,
 }
 
 impl Grid {
@@ -30,7 +32,7 @@ impl Grid {
     pub(crate) fn new(start: i64, end: i64, step: i64) -> Self {
         let step = step.max(1);
         let count = if end < start { 0 } else { (end.saturating_sub(start) / step) as usize + 1 };
-        Grid { start, step, count }
+        Grid { start, step, count, end }
     }
 
     #[inline(always)]
@@ -44,7 +46,12 @@ impl Grid {
 
     /// The first time alone.
     pub(crate) fn first(&self) -> Grid {
-        Grid { count: self.count.min(1), ..*self }
+        Grid { count: self.count.min(1), end: self.start, ..*self }
+    }
+
+    /// The evaluation of a range rather than at one time, even if the range has room for one step only.
+    pub(crate) fn is_range(&self) -> bool {
+        self.start != self.end
     }
 }
 

@@ -186,11 +186,11 @@ impl<'a> Exec<'a> {
 
     fn sort(&mut self, id: ExprId, call: &Call, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         use FunctionId::{Sort, SortByLabel, SortByLabelDesc, SortDesc};
-        if self.plan.times.start != self.plan.times.end {
-            self.annotations.sort_in_range_query(self.plan.ast.span(id));
-        }
         let by_value = matches!(call.func.id, Sort | SortDesc);
         let mut all = self.collect(call.args[0], grid)?;
+        if grid.is_range() {
+            self.annotations.sort_in_range_query(self.plan.ast.span(id));
+        }
         if by_value {
             all.remove_histograms();
         }

@@ -51,13 +51,13 @@ impl<'a> Exec<'a> {
         let strip = self.drops_names_now(id);
         let (vector, estimates, label) = match call.func.id {
             FunctionId::HistogramQuantile => {
-                let q = self.quantiles(call.args[0], grid)?;
+                let q = self.scalar(call.args[0], grid)?;
                 (call.args[1], vec![Estimate::Quantile(q)], None)
             }
             FunctionId::HistogramQuantiles => {
                 let mut estimates = Vec::new();
                 for &arg in &call.args[2..] {
-                    estimates.push(Estimate::Quantile(self.quantiles(arg, grid)?));
+                    estimates.push(Estimate::Quantile(self.scalar(arg, grid)?));
                 }
                 (call.args[0], estimates, Some(self.string(call.args[1])))
             }
@@ -68,6 +68,13 @@ impl<'a> Exec<'a> {
         };
         let span = self.plan.ast.span(self.plan.ast.unwrap_parens(vector));
         let histograms = self.histograms(vector, grid, span)?;
+        // After what the input has to say: of equal texts the last one's position is shown.
+        let first = usize::from(label.is_some()) * 2;
+        for (estimate, &arg) in estimates.iter().zip(&call.args[first..]) {
+            if let Estimate::Quantile(q) = estimate {
+                self.warn_of_quantiles_by_step(q, arg);
+            }
+        }
         let mut out = Batch::new(grid.count);
         for estimate in &estimates {
             self.estimate(&histograms, estimate, label.as_deref(), strip, span, grid, &mut out)?;
@@ -76,16 +83,14 @@ impl<'a> Exec<'a> {
         self.emit(merge_equal(out)?, sink)
     }
 
-    /// A quantile argument by step; values outside [0, 1] are warned about.
-    fn quantiles(&mut self, arg: ExprId, grid: &Grid) -> Result<Vec<f64>> {
-        let q = self.scalar(arg, grid)?;
+    /// Values of a quantile argument outside [0, 1] are warned about.
+    fn warn_of_quantiles_by_step(&mut self, q: &[f64], arg: ExprId) {
         let span = self.plan.ast.span(self.plan.ast.unwrap_parens(arg));
         for (i, &q_i) in q.iter().enumerate() {
             if !(0.0..=1.0).contains(&q_i) && (i == 0 || q[i - 1].to_bits() != q_i.to_bits()) {
                 self.annotations.invalid_quantile(q_i, span);
             }
         }
-        Ok(q)
     }
 
     /// Sorts a vector into classic and native histograms.

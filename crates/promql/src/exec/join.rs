@@ -126,11 +126,8 @@ impl<'a> Exec<'a> {
     pub(crate) fn join(&mut self, id: ExprId, b: &Binary, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         let Some(matching) = &b.matching else { unreachable!("both sides are vectors") };
         let swapped = matching.card == Cardinality::OneToMany;
-        let (mut many, mut one) = (self.collect(b.lhs, grid)?, Batch::new(grid.count));
-        let no_fill = matching.fill_left.is_none() && matching.fill_right.is_none();
-        if !many.is_empty() || !no_fill {
-            one = self.collect(b.rhs, grid)?;
-        }
+        // An empty left side settles the result, but not what the right side has to say: errors and annotations.
+        let (mut many, mut one) = (self.collect(b.lhs, grid)?, self.collect(b.rhs, grid)?);
         if swapped {
             std::mem::swap(&mut many, &mut one);
         }
@@ -506,7 +503,8 @@ impl Join<'_> {
                     let clash = row.present[w] & seen[w] & if fills { u64::MAX } else { many_any[w] };
                     if clash != 0 {
                         let step = w * 64 + clash.trailing_zeros() as usize;
-                        if first.is_none_or(|(s, ..)| step < s) {
+                        // The first step that fails, and on it the first series that is there already.
+                        if first.is_none_or(|(s, _, second)| (step, r) < (s, second)) {
                             let earlier = rows[..n].iter().copied().find(|e| one.row(*e).has(step));
                             first = Some((step, earlier.unwrap_or(r), r));
                         }

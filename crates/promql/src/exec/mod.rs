@@ -102,7 +102,7 @@ impl<'a> Exec<'a> {
 
     #[inline(always)]
     fn vector_unmeasured(&mut self, id: ExprId, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
-        if self.plan.once[id.index()] && grid.count > 1 {
+        if self.plan.once[id.index()] && grid.is_range() {
             return self.vector_once(id, grid, sink);
         }
         self.vector_node(id, grid, sink)

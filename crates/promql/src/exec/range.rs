@@ -116,13 +116,17 @@ impl<'a> Exec<'a> {
         let (anchored, smoothed) = selector.map_or((false, false), |s| (s.anchored, s.smoothed));
         check_modifiers(call, anchored, smoothed)?;
         let drop_name = !matches!(call.func.id, FunctionId::LastOverTime | FunctionId::FirstOverTime);
+        // Upstream replaces a subquery by its value, which has no place in the text: annotations point at the start.
+        let first = plan.ast.unwrap_parens(call.args[0]);
+        let of_value = matches!(plan.ast.kind(first), NodeKind::Subquery(_));
+        let span = if of_value { Span::default() } else { plan.ast.span(first) };
         let range = RangeCall {
             id: call.func.id,
             windows,
             anchored,
             smoothed,
             params,
-            span: plan.ast.span(plan.ast.unwrap_parens(call.args[0])),
+            span,
             stored: selector.is_some(),
             drop_name,
             strip: strip && drop_name,

@@ -20,7 +20,7 @@ use crate::value::{MatrixSeries, PointValue, Value, VectorSample};
 pub(crate) fn run(exec: &mut Exec<'_>, instant: bool) -> Result<Counted> {
     let times = exec.plan.times;
     let grid = if instant {
-        Grid { start: times.start, step: 1, count: 1 }
+        Grid::new(times.start, times.start, 1)
     } else {
         Grid::new(times.start, times.end, times.step_ms)
     };

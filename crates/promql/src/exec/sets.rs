@@ -11,9 +11,7 @@ impl<'a> Exec<'a> {
     pub(crate) fn set_operation(&mut self, b: &Binary, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         let Some(matching) = &b.matching else { unreachable!("both sides are vectors") };
         let lhs = self.collect(b.lhs, grid)?;
-        if lhs.is_empty() && b.op != BinaryOp::Or {
-            return Ok(());
-        }
+        // An empty left side settles the result, but not what the right side has to say: errors and annotations.
         let rhs = self.collect(b.rhs, grid)?;
         let mut tables = self.held(MemoryUse::Joins);
         tables.more((lhs.len() + rhs.len()) * (TABLE_ROW_BYTES + grid.count.div_ceil(64) * 8))?;

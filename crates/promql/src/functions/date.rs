@@ -1,5 +1,8 @@
 //! Calendar functions on Unix times, UTC, proleptic Gregorian calendar.
 
+/// From the epoch of Go's `time` package, -292277022400-03-01, to 1970; whole days.
+const GO_EPOCH_SECONDS: u64 = 9_223_372_028_741_760_000;
+
 /// A civil date and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Civil {
@@ -16,8 +19,11 @@ pub(crate) struct Civil {
 impl Civil {
     /// The date of a Unix time in seconds.
     pub(crate) fn from_unix_seconds(seconds: i64) -> Self {
-        let days = seconds.div_euclid(86_400);
-        let of_day = seconds.rem_euclid(86_400) as u32;
+        // Go counts seconds from its own epoch in 64 bits without a sign; what lies before wraps around. That decides
+        // what the calendar functions make of NaN and of numbers that are no time.
+        let absolute = (seconds as u64).wrapping_add(GO_EPOCH_SECONDS);
+        let days = (absolute / 86_400) as i64 - (GO_EPOCH_SECONDS / 86_400) as i64;
+        let of_day = (absolute % 86_400) as u32;
         // Days counted from 0000-03-01, so that the leap day is the last of its year; eras have 400 years.
         let z = days + 719_468;
         let era = z.div_euclid(146_097);
@@ -77,5 +83,7 @@ mod tests {
         assert_eq!(at(1_136_239_445), (2006, 1, 2, 22, 4, 1, 2, 31));
         assert_eq!(at(951_782_400), (2000, 2, 29, 0, 0, 2, 60, 29));
         assert_eq!(at(4_107_542_400).2, 1, "2100-03-01");
+        // Go 1.26: time.Unix(math.MinInt64, 0).UTC(), which is what NaN becomes.
+        assert_eq!(at(i64::MIN), (292_277_026_596, 12, 4, 15, 30, 0, 339, 31));
     }
 }

@@ -30,8 +30,9 @@ pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
                     let names = a.op == AggregateOp::CountValues
                         || (!a.without && a.grouping.iter().any(|g| is_metadata(g)));
                     if !names && !a.without {
-                        let child = ast.unwrap_parens(a.expr).index();
-                        unused[child] = one[child];
+                        let child_id = ast.unwrap_parens(a.expr);
+                        let child = child_id.index();
+                        unused[child] = one[child] && takes_one_name(ast, child_id, &one);
                     }
                     !names
                 }
@@ -56,7 +57,9 @@ pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
     }
     for id in ast.ids().rev().filter(|id| unused[id.index()]).collect::<Vec<_>>() {
         let mut below = id;
-        while let Some(child) = mapped(ast, below).filter(|child| one[child.index()]) {
+        while let Some(child) =
+            mapped(ast, below).filter(|child| one[child.index()] && takes_one_name(ast, *child, &one))
+        {
             unused[child.index()] = true;
             below = child;
         }
@@ -78,6 +81,17 @@ fn mapped(ast: &Ast, id: ExprId) -> Option<ExprId> {
             call.args.first().copied().filter(|e| map && ast.value_type(*e) == ValueType::Vector)
         }
         _ => None,
+    }
+}
+
+/// What a node works on has one name, so that taking it off makes no two series equal. Where it would, that is an error
+/// which has to be found even if nobody looks at the names afterwards.
+fn takes_one_name(ast: &Ast, id: ExprId, one: &[bool]) -> bool {
+    match ast.kind(id) {
+        NodeKind::Unary { expr, .. } => one[expr.index()],
+        NodeKind::Binary(b) => one[b.lhs.index()] && one[b.rhs.index()],
+        NodeKind::Call(call) => call.args.iter().all(|a| one[a.index()]),
+        _ => true,
     }
 }
 

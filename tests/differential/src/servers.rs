@@ -1,0 +1,124 @@
+//! The two sides: a Chronolith of this build and a Prometheus given by path, each in a process and a directory of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use chronolith_testkit::{Process, free_port, http};
+use serde_json::Value;
+
+use crate::data::Series;
+use crate::dialect::Dialect;
+use crate::protobuf::write_body;
+
+/// A bound against hanging, not an expectation.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One side.
+#[derive(Debug)]
+pub struct Server {
+    name: &'static str,
+    port: u16,
+    write_path: &'static str,
+    process: Process,
+}
+
+impl Server {
+    /// Starts `chronolith server`.
+    pub fn chronolith(binary: &Path, dir: &Path, dialect: &Dialect) -> Self {
+        let port = free_port();
+        let mut builder = Process::builder(binary)
+            .arg("server")
+            .arg(format!("--http-address=127.0.0.1:{port}"))
+            .args(["--grpc-address=127.0.0.1:0", "--self-monitoring=false"])
+            .arg(format!("--data-dir={}", dir.join("chronolith").display()));
+        if !dialect.features.is_empty() {
+            builder = builder.arg(format!("--enable-feature={}", dialect.features.join(",")));
+        }
+        Self::ready("chronolith", port, "/api/v1/receive", builder.spawn())
+    }
+
+    /// Starts a Prometheus that takes remote write and scrapes nothing.
+    pub fn prometheus(binary: &Path, dir: &Path, dialect: &Dialect) -> Result<Self> {
+        let port = free_port();
+        let config = dir.join("prometheus.yml");
+        std::fs::write(&config, "global: {evaluation_interval: 1m}\n")
+            .context("cannot write a configuration")?;
+        let mut builder = Process::builder(binary)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--web.enable-remote-write-receiver");
+        if !dialect.features.is_empty() {
+            builder = builder.arg(format!("--enable-feature={}", dialect.features.join(",")));
+        }
+        Ok(Self::ready("prometheus", port, "/api/v1/write", builder.spawn()))
+    }
+
+    fn ready(name: &'static str, port: u16, write_path: &'static str, mut process: Process) -> Self {
+        process.wait_ready(&format!("http://127.0.0.1:{port}/-/ready"), PATIENCE);
+        Server { name, port, write_path, process }
+    }
+
+    /// Writes series.
+    pub fn write(&self, series: &[Series], extra: &[(String, String)]) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}{}", self.port, self.write_path);
+        let headers = [
+            ("content-type", "application/x-protobuf"),
+            ("content-encoding", "snappy"),
+            ("x-prometheus-remote-write-version", "0.1.0"),
+        ];
+        let reply = http::request("POST", &url, &headers, &write_body(series, extra))?;
+        if reply.status >= 300 {
+            bail!("{} refused the data: {} {}", self.name, reply.status, reply.text());
+        }
+        Ok(())
+    }
+
+    /// Asks the query API.
+    pub fn ask(&self, path: &str, form: &str) -> Result<Value> {
+        let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.port);
+        let reply = http::post_form(&url, form).with_context(|| format!("{} does not answer", self.name))?;
+        serde_json::from_slice(&reply.body)
+            .with_context(|| format!("{}: not JSON: {} {}", self.name, reply.status, reply.text()))
+    }
+
+    /// The labels of the first series that are not among those written: what the product adds to everything.
+    pub fn added_labels(&self, written: &Series) -> Result<Vec<(String, String)>> {
+        let name = &written.labels.iter().find(|(n, _)| n == "__name__").context("a series has a name")?.1;
+        let form = format!("match[]={}&start=0", http::encode(&format!("{{__name__=\"{name}\"}}")));
+        let reply = self.ask("series", &form)?;
+        let labels = reply["data"][0].as_object().with_context(|| format!("no series: {reply}"))?;
+        let known = |name: &str| written.labels.iter().any(|(n, _)| n == name);
+        Ok(labels
+            .iter()
+            .filter(|(name, _)| !known(name))
+            .map(|(n, v)| (n.clone(), v.as_str().unwrap_or_default().to_owned()))
+            .collect())
+    }
+
+    /// Lines of the log that a healthy run does not have.
+    pub fn errors(&self) -> Vec<String> {
+        self.process.unexpected_errors(&[])
+    }
+}
+
+/// Version of a Prometheus binary.
+pub fn version_of(prometheus: &Path) -> Result<(u32, u32)> {
+    let out = Command::new(prometheus)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("cannot start {}", prometheus.display()))?;
+    // Old ones write it to the error stream.
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    Dialect::parse_version(&text)
+}
+
+/// The `chronolith` that was built beside this program.
+pub fn chronolith_binary() -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    // target/PROFILE/PROGRAM, or target/PROFILE/deps/TEST.
+    let found = this.ancestors().skip(1).take(2).map(|d| d.join("chronolith")).find(|p| p.is_file());
+    found.context("chronolith is missing: run `cargo build --bin chronolith` first")
+}
