@@ -6,6 +6,8 @@ use std::time::Duration;
 use chronolith_httpapi::JsonBuf;
 use chronolith_storeapi::PartialResponse;
 
+use crate::admission::AdmissionConfig;
+use crate::features::Features;
 use crate::http::{CrossOrigin, RemoteReadLimits, Settings, Tenancy};
 
 /// Settings of the query role. Every field names its flag.
@@ -41,8 +43,10 @@ pub struct Config {
     pub auto_downsampling: bool,
     /// `--query.timeout`.
     pub timeout: Duration,
-    /// `--query.max-concurrent`.
-    pub concurrency_max: usize,
+    /// Queue, memory, logs.
+    pub admission: AdmissionConfig,
+    /// `--enable-feature`.
+    pub features: Features,
     /// `--query.max-samples`.
     pub samples_max: usize,
     /// `--query.lookback-delta`.
@@ -79,7 +83,8 @@ impl Default for Config {
             partial_response: PartialResponse::Warn,
             auto_downsampling: false,
             timeout: Duration::from_secs(120),
-            concurrency_max: 20,
+            admission: AdmissionConfig::default(),
+            features: Features::default(),
             samples_max: 50_000_000,
             lookback_ms: 300_000,
             default_evaluation_interval_ms: 60_000,

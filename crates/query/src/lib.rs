@@ -4,15 +4,19 @@
 //! discovery (flags, file, DNS) ─ endpoints (who answers) ─ Fanout ─ select ─ PromQL engine ─ http
 //! ```
 
+mod admission;
 mod aggregate;
 mod config;
 mod discovery;
 mod endpoints;
+mod features;
 pub mod http;
 mod run;
 mod select;
 
+pub use admission::{Admission, AdmissionConfig, Admitted, Origin, QueryRecord, QueueFull, Refusal};
 pub use config::Config;
 pub use endpoints::{EndpointPool, EndpointState, LocalStore};
+pub use features::Features;
 pub use run::{BuildError, Built, Process, RunError, build, run};
 pub use select::{SelectOptions, StoreQueryable};

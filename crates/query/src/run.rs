@@ -9,12 +9,13 @@ use chronolith_promql::{EngineOptions, Queryable};
 use chronolith_service::config::ConfigError;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::{BindError, HttpListener};
-use chronolith_service::{Probes, SystemClock};
+use chronolith_service::{Metrics, Probes, SystemClock};
 use chronolith_storeapi::{EndpointSet, Fanout, FanoutOptions, ServerOptions, Services, Store, routes};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::http::{Api, BuildInfo, EndpointStatus, ReadOptions, StatusSource, Subscribers};
 use crate::{Config, EndpointPool, EndpointState, LocalStore, SelectOptions, StoreQueryable};
 
@@ -84,6 +85,7 @@ pub struct Built {
     http: Option<HttpListener>,
     grpc: Option<GrpcListener>,
     runtime: Handle,
+    admission: Arc<Admission>,
 }
 
 /// Reads the endpoints and binds the addresses that the configuration has. `local` are stores of this process, which are
@@ -100,7 +102,8 @@ pub async fn build(config: &Config, local: Vec<LocalStore>) -> Result<Built, Bui
         Some(address) => Some(GrpcListener::bind(address).await?),
         None => None,
     };
-    Ok(Built { pool, fanout, http, grpc, runtime: Handle::current() })
+    let admission = Arc::new(Admission::new(&config.admission)?);
+    Ok(Built { pool, fanout, http, grpc, runtime: Handle::current(), admission })
 }
 
 impl Built {
@@ -128,13 +131,13 @@ impl Built {
 
     /// The HTTP API over all endpoints, for [`crate::http::router`].
     pub fn api(&self, config: &Config, process: Process) -> Api {
-        let engine = Engine::new(EngineOptions {
+        let engine = Engine::new(config.features.apply(EngineOptions {
             lookback_ms: config.lookback_ms,
             samples_max: config.samples_max,
             timeout: config.timeout,
             subquery_step_ms: config.default_evaluation_interval_ms,
             ..EngineOptions::default()
-        });
+        }));
         let (queryables, fanout) = (self.queryables(), self.fanout.clone());
         let pool = Arc::clone(&self.pool);
         Api {
@@ -162,13 +165,18 @@ impl Built {
             config_yaml: config.endpoints_yaml().into(),
             probes: process.probes,
             clock: Arc::new(SystemClock),
-            gate: Arc::new(Semaphore::new(config.concurrency_max.max(1))),
+            admission: Arc::clone(&self.admission),
             status: process.status,
             endpoints: Some(Arc::new(move || pool.states().iter().map(EndpointStatus::from).collect())),
             flags: Arc::new(process.flags),
             build: process.build,
             started_ms: process.started_ms,
         }
+    }
+
+    /// Adds the role's metrics to the process's.
+    pub fn register(&self, metrics: &Metrics) {
+        self.admission.register(metrics);
     }
 
     /// The address of the HTTP listener.
@@ -190,7 +198,7 @@ pub async fn run(
     probes: Probes,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Built { pool, fanout, http, grpc, runtime: _ } = built;
+    let Built { pool, fanout, http, grpc, runtime: _, admission: _ } = built;
     let fanout = Arc::new(fanout);
     let services = Services {
         store: Some(fanout.clone()),

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use chronolith_chunk::{Chunk, ChunkError, SampleColumns};
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::{
-    QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectRequest, Series, SeriesData, SeriesSet,
+    MemoryHold, MemoryUse, QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectRequest,
+    Series, SeriesData, SeriesSet,
 };
 use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{
@@ -110,6 +111,7 @@ impl Queryable for StoreQueryable {
         let opened = wait(&self.runtime, cx, self.store.series(self.series_request(request)))?;
         Ok(Box::new(StoreSeriesSet {
             stream: opened.map_err(query_error)?,
+            memory: cx.memory.hold(MemoryUse::Storage, 0)?,
             runtime: self.runtime.clone(),
             cx: cx.clone(),
             batch: Vec::new().into_iter(),
@@ -155,6 +157,8 @@ struct StoreSeriesSet {
     runtime: Handle,
     cx: QueryContext,
     batch: std::vec::IntoIter<StoreSeries>,
+    /// The memory of the batch.
+    memory: MemoryHold,
     /// The next series, of which further parts may follow.
     held: Option<StoreSeries>,
     warnings: Vec<String>,
@@ -198,7 +202,10 @@ impl StoreSeriesSet {
                 return Ok(Some(series));
             }
             match self.receive()? {
-                Some(SeriesEvent::Batch(batch)) => self.batch = batch.into_iter(),
+                Some(SeriesEvent::Batch(batch)) => {
+                    self.memory.resize(batch.iter().map(series_bytes).sum())?;
+                    self.batch = batch.into_iter();
+                }
                 Some(SeriesEvent::Warning(text)) => self.warnings.push(text),
                 Some(SeriesEvent::Hints(_)) => {}
                 None => return Ok(None),
@@ -210,6 +217,16 @@ impl StoreSeriesSet {
     fn receive(&mut self) -> Result<Option<SeriesEvent>, QueryableError> {
         wait(&self.runtime, &self.cx, self.stream.next())?.transpose().map_err(query_error)
     }
+}
+
+/// Bytes of a series as a store hands it over.
+fn series_bytes(series: &StoreSeries) -> usize {
+    let chunk = |chunk: &Chunk| chunk.data.len() + std::mem::size_of::<Chunk>();
+    let chunks = series.chunks.iter().map(|c| match c {
+        AggrChunk::Raw(raw) => chunk(raw),
+        AggrChunk::Downsampled(parts) => parts.parts.iter().flatten().map(chunk).sum(),
+    });
+    std::mem::size_of::<StoreSeries>() + series.labels.encoded_len() + chunks.sum::<usize>()
 }
 
 fn query_error(error: StoreError) -> QueryableError {

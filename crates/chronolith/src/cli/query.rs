@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chronolith_query::Config;
 use chronolith_query::http::{RemoteReadLimits, Tenancy};
-use chronolith_service::config::DurationMs;
+use chronolith_query::{AdmissionConfig, Config, Features};
+use chronolith_service::config::{ByteSize, DurationMs};
 use chronolith_storeapi::PartialResponse;
 use clap::Args;
 
@@ -95,9 +95,37 @@ pub(crate) struct EvaluationArgs {
     /// Longest that a query may run.
     #[arg(long = "query.timeout", default_value = "2m", value_name = "DURATION", help_heading = "Query")]
     timeout: DurationMs,
-    /// Queries that run at once; others wait.
+    /// Queries that run at once; others wait, and take turns by tenant or client address.
     #[arg(long = "query.max-concurrent", default_value_t = 20, value_name = "N", help_heading = "Query")]
     concurrency_max: usize,
+    /// Queries that wait at once; more are refused with 429.
+    #[arg(long = "query.max-queue", default_value_t = 1000, value_name = "N", help_heading = "Query")]
+    queue_max: usize,
+    /// Most memory that a query may hold: samples, vectors, groups, join tables, result and reply; 0 is no bound.
+    #[arg(long = "query.max-memory", default_value = "2GiB", value_name = "SIZE", help_heading = "Query")]
+    memory_max: ByteSize,
+    /// Most memory that all queries together may hold; 0 is half of what the process may use.
+    #[arg(long = "query.max-memory-total", default_value = "0", value_name = "SIZE", help_heading = "Query")]
+    memory_total_max: ByteSize,
+    /// Directory of the file `queries.active`, which tells after a crash which queries were in flight.
+    #[arg(long = "query.active-query-path", value_name = "DIR", help_heading = "Query")]
+    active_query_path: Option<PathBuf>,
+    /// File that every query is written to, as lines of JSON.
+    #[arg(long = "query.log-file", value_name = "FILE", help_heading = "Query")]
+    query_log_file: Option<PathBuf>,
+    /// Queries slower than this are logged; 0 logs none.
+    #[arg(
+        long = "query.log-queries-longer-than",
+        default_value = "0s",
+        value_name = "DURATION",
+        help_heading = "Query"
+    )]
+    log_longer_than: DurationMs,
+    /// Features to switch on, Prometheus's names; several by repeating the flag or by commas:
+    /// promql-experimental-functions, promql-extended-range-selectors, promql-binop-fill-modifiers,
+    /// promql-delayed-name-removal, promql-per-step-stats, type-and-unit-labels, use-start-timestamps.
+    #[arg(long = "enable-feature", value_name = "NAME", help_heading = "Query")]
+    features: Vec<String>,
     /// Most samples that a query may hold.
     #[arg(
         long = "query.max-samples",
@@ -221,7 +249,17 @@ impl EvaluationArgs {
             partial_response: partial,
             auto_downsampling: self.auto_downsampling,
             timeout: duration(self.timeout),
-            concurrency_max: self.concurrency_max,
+            admission: AdmissionConfig {
+                concurrency_max: self.concurrency_max,
+                queue_max: self.queue_max,
+                memory_max_bytes: self.memory_max.0,
+                memory_total_max_bytes: self.memory_total_max.0,
+                active_query_path: self.active_query_path.clone(),
+                log_file: self.query_log_file.clone(),
+                slow: duration(self.log_longer_than),
+                tenant_header: self.query_tenant_header.clone(),
+            },
+            features: Features::from_flags(&self.features),
             samples_max: self.samples_max,
             lookback_ms: self.lookback.0,
             default_evaluation_interval_ms: self.default_evaluation_interval.0,

@@ -66,7 +66,7 @@ pub(super) async fn run(
     let parts = chronolith_store::Parts { bucket, metrics: metrics.clone(), probes: probes.clone(), clock };
     let store = chronolith_store::build(store_config, parts).await.map_err(|e| failure(&e))?;
 
-    let query_config = chronolith_query::Config {
+    let mut query_config = chronolith_query::Config {
         http_address: None,
         grpc_address: Some(args.grpc_address.clone()),
         cross_origin: args.web.cross_origin(),
@@ -76,7 +76,11 @@ pub(super) async fn run(
         LocalStore { name: "receive".to_owned(), store: receive.store(), apis: receive.apis() },
         LocalStore { name: "store".to_owned(), store: store.store(), apis: Apis::default() },
     ];
+    // What was in flight when the last run ended is kept where everything local is.
+    let active_queries = &mut query_config.admission.active_query_path;
+    *active_queries = active_queries.take().or_else(|| Some(args.data_dir.join("query")));
     let query = chronolith_query::build(&query_config, local).await.map_err(|e| query_exit(&e))?;
+    query.register(&metrics);
     let listener = HttpListener::bind(&args.http_address).await.map_err(|e| failure(&e))?;
     let address = listener.local_addr();
 

@@ -58,6 +58,7 @@ pub(super) async fn query(
     let (metrics, probes) = (Metrics::new(), Probes::new());
     let probe = probes.register("query");
     let built = chronolith_query::build(&config, Vec::new()).await.map_err(|e| query_exit(&e))?;
+    built.register(&metrics);
     let api = router(built.api(&config, process(flags, None, &probes)));
     let app = args.web.prefixes().mount(chronolith_service::http::compress(api));
     let app = metrics.http().instrument(app.merge(metrics.router()).merge(probes.router()));

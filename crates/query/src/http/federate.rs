@@ -24,6 +24,7 @@ use super::{Api, Params, ReadOptions};
 const SERIES_MAX: usize = 5_000_000;
 
 pub(super) async fn federate(State(api): State<Api>, request: Request) -> Response {
+    let origin = api.admission.origin(&request);
     let accept: Vec<&str> =
         request.headers().get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let format = ExpositionFormat::negotiate(&accept.join(","));
@@ -39,17 +40,26 @@ pub(super) async fn federate(State(api): State<Api>, request: Request) -> Respon
         Ok(options) => ReadOptions { tenant, ..options },
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.message),
     };
-    let Ok(permit) = api.gate.clone().acquire_owned().await else {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down".to_owned());
-    };
     let now = api.clock.now_ms();
     let engine = api.engine.options();
+    let deadline = Instant::now() + engine.timeout;
+    let admitted = match api
+        .admission
+        .enter(&origin, &params.all("match[]").collect::<Vec<_>>().join(" or "), deadline)
+        .await
+    {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            let error = super::evaluate::refused(refusal);
+            return refuse(error.kind.status(), error.message);
+        }
+    };
     let range = TimeRange::new(now - engine.lookback_ms, now);
-    let cx = QueryContext::new().with_deadline(Instant::now() + engine.timeout);
+    let cx = QueryContext::new().with_deadline(deadline).with_memory(admitted.memory.clone());
     let guard = CancelOnDrop(cx.clone());
     let queryable = (api.queryable)(&options);
     let work = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _admitted = admitted;
         newest(queryable.as_ref(), &selectors, range, &cx).map(|found| write(found, format))
     });
     let done = work.await;

@@ -1,7 +1,7 @@
 //! Prometheus's HTTP API over a [`Fanout`]: routes, parameters, and the hand-over to the engine's blocking threads.
 //!
-//! A handler reads its parameters, calls the store (async) or the engine (on a blocking thread, behind the gate of
-//! `--query.max-concurrent`), and writes the reply. When the client goes away the handler's future is dropped, and
+//! A handler reads its parameters, calls the store (async) or the engine (on a blocking thread, behind the
+//! [`Admission`] queue), and writes the reply. When the client goes away the handler's future is dropped, and
 //! that cancels the query.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //!                                                                       └─ process, tsdb_status, scrape, …
 //! ```
 
+mod evaluate;
 mod exemplars;
 mod federate;
 mod guard;
@@ -39,6 +40,8 @@ use chronolith_promql::engine::Engine;
 use chronolith_service::{Clock, Probes};
 use chronolith_storeapi::{ErrorKind as StoreErrorKind, Fanout, StoreError};
 use tokio::sync::Semaphore;
+
+use crate::admission::Admission;
 
 pub use guard::CrossOrigin;
 pub use notifications::Subscribers;
@@ -84,8 +87,8 @@ pub struct Api {
     pub defaults: ReadOptions,
     /// What the flags say.
     pub settings: Settings,
-    /// Queries that run at once; others wait.
-    pub gate: Arc<Semaphore>,
+    /// Who may evaluate when, with how much memory, and what is written down about it.
+    pub admission: Arc<Admission>,
     /// Remote reads that run at once; others wait.
     pub remote_read_gate: Arc<Semaphore>,
     /// Places for live streams of notifications.
@@ -147,6 +150,8 @@ pub fn router(api: Api) -> Router {
     let guarded = Router::new()
         .route("/api/v1/query", get(query::instant).post(query::instant))
         .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/query_explain", get(query::explain_instant).post(query::explain_instant))
+        .route("/api/v1/query_range_explain", get(query::explain_range).post(query::explain_range))
         .route("/api/v1/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars))
         .route("/api/v1/format_query", get(language::format).post(language::format))
         .route("/api/v1/parse_query", get(language::parse).post(language::parse))
@@ -199,6 +204,8 @@ fn store_error(error: StoreError) -> ApiError {
     ApiError::new(kind, error.chain())
 }
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
