@@ -85,12 +85,17 @@ fn batch(series: &[LoadedSeries]) -> WriteBatch {
     for s in series {
         section.clear();
         encode_labels(s.labels.iter(), &mut section);
-        builder.push_series_bytes(&section);
-        for sample in &s.samples {
-            match &sample.value {
-                LoadedValue::Float(v) => builder.push_sample(Sample { t: sample.t, v: *v }),
-                LoadedValue::Histogram(h) => {
-                    builder.push_histogram(sample.t, WriteHistogram::Float(Box::new((**h).clone())));
+        // A write request lists floats and histograms apart; where kinds alternate, a sender that keeps the order of time
+        // names the series once for each run.
+        let is_float = |v: &LoadedValue| matches!(v, LoadedValue::Float(_));
+        for run in s.samples.chunk_by(|a, b| is_float(&a.value) == is_float(&b.value)) {
+            builder.push_series_bytes(&section);
+            for sample in run {
+                match &sample.value {
+                    LoadedValue::Float(v) => builder.push_sample(Sample { t: sample.t, v: *v }),
+                    LoadedValue::Histogram(h) => {
+                        builder.push_histogram(sample.t, WriteHistogram::Float(Box::new((**h).clone())));
+                    }
                 }
             }
         }

@@ -32,18 +32,3 @@ pub const KNOWN: &[Known] = &[
                  experimental and free to change",
     },
 ];
-
-/// Scripts that cannot run over the head until it stores native histograms. Temporary.
-pub const HEAD_WITHOUT_HISTOGRAMS: &[&str] = &[
-    "aggregators.test",
-    "extended_vectors.test",
-    "functions.test",
-    "histograms.test",
-    "info.test",
-    "limit.test",
-    "native_histograms.test",
-    "operators.test",
-    "range_queries.test",
-    "start_timestamps.test",
-    "subquery.test",
-];

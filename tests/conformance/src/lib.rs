@@ -15,4 +15,4 @@ mod select;
 
 pub use blocks::{BlockStorage, Way};
 pub use head::HeadStorage;
-pub use known::{HEAD_WITHOUT_HISTOGRAMS, KNOWN, Known};
+pub use known::{KNOWN, Known};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use chronolith_conformance::{BlockStorage, HEAD_WITHOUT_HISTOGRAMS, HeadStorage, KNOWN, Way};
+use chronolith_conformance::{BlockStorage, HeadStorage, KNOWN, Way};
 use chronolith_promql::Engine;
 use chronolith_promql::script::{ScriptStorage, corpus, run_script, script_options};
 use tokio::runtime::{Handle, Runtime};
@@ -78,8 +78,7 @@ fn named(path: &Path, names: &[&str]) -> bool {
 
 #[test]
 fn upstream_scripts_pass_over_the_head() {
-    let Some(mut scripts) = corpus::upstream_scripts() else { return };
-    scripts.retain(|path| !named(path, HEAD_WITHOUT_HISTOGRAMS));
+    let Some(scripts) = corpus::upstream_scripts() else { return };
     all_pass(scripts, "head", head);
 }
 
