@@ -11,8 +11,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str =
-    "usage: cargo xtask check | test | bench | differential | clients | fuzz [TARGET] [SECONDS] | gen [--check]";
+const USAGE: &str = "usage: cargo xtask check | test | bench | differential | clients | fuzz [TARGET] [SECONDS] | gen [--check]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
