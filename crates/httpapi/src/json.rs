@@ -123,6 +123,11 @@ fn put_float(v: f64, out: &mut Vec<u8>) {
         return;
     }
     let abs = v.abs();
+    if PLAIN.contains(&abs) {
+        // Not whole, so there is no `.0` to take away.
+        out.extend_from_slice(zmij::Buffer::new().format_finite(abs).as_bytes());
+        return;
+    }
     let (digits, len, exponent) = shortest(abs);
     let digits = &digits[..len];
     if !(1e-6..1e21).contains(&abs) {
@@ -143,6 +148,9 @@ fn put_float(v: f64, out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Numbers whose shortest text has no exponent, here as in Go.
+const PLAIN: std::ops::Range<f64> = 1e-4..1e15;
 
 fn put_exponent_form(digits: &[u8], exponent: i32, out: &mut Vec<u8>) {
     out.push(digits[0]);
@@ -216,6 +224,12 @@ mod tests {
             (f64::INFINITY, "+Inf"),
             (f64::NEG_INFINITY, "-Inf"),
             (0.3 - 0.1, "0.19999999999999998"),
+            (0.000_1, "0.0001"),
+            (0.000_123_4, "0.0001234"),
+            (0.000_099_9, "0.0000999"),
+            (999_999_999_999_999.9, "999999999999999.9"),
+            (1_000_000_000_000_000.1, "1000000000000000.1"),
+            (-33.25, "-33.25"),
         ];
         for (v, text) in cases {
             assert_eq!(format_float(v), text);

@@ -22,7 +22,10 @@ pub fn write_value_while<E>(
 ) -> Result<(), E> {
     j.raw(r#""resultType":"#).string(value.type_name()).raw(r#","result":"#);
     match value {
-        Value::Matrix(series) => write_list(j, series, go_on, write_series)?,
+        Value::Matrix(series) => {
+            let times = TimeTexts::of(series);
+            write_list(j, series, go_on, |j, series| write_series(j, series, &times))?;
+        }
         Value::Vector(samples) => write_list(j, samples, go_on, write_sample)?,
         Value::Scalar { t, v } => {
             j.raw("[").timestamp(*t).raw(",").value(*v).raw("]");
@@ -102,12 +105,51 @@ fn write_sample(j: &mut JsonBuf, s: &VectorSample) {
     }
 }
 
-fn write_series(j: &mut JsonBuf, series: &MatrixSeries) {
+/// The texts of the times of the longest series, with the punctuation before and after them: the series of a range query
+/// have the same times, or a part of them.
+struct TimeTexts<'a> {
+    times: &'a [i64],
+    text: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl<'a> TimeTexts<'a> {
+    fn of(series: &'a [MatrixSeries]) -> Self {
+        let times = series.iter().map(|s| s.timestamps.as_slice()).max_by_key(|t| t.len()).unwrap_or(&[]);
+        // A time is written once at least; for a single series there is nothing to win.
+        let times = if series.len() > 1 { times } else { &[] };
+        let mut j = JsonBuf::new();
+        let mut ends = Vec::with_capacity(times.len());
+        for t in times {
+            j.raw("[").timestamp(*t).raw(",");
+            ends.push(j.bytes.len() as u32);
+        }
+        TimeTexts { times, text: j.bytes, ends }
+    }
+
+    /// Writes `[time,`. `at` is where the series' last time was found.
+    #[inline]
+    fn write(&self, j: &mut JsonBuf, t: i64, at: &mut usize) {
+        while self.times.get(*at).is_some_and(|known| *known < t) {
+            *at += 1;
+        }
+        if self.times.get(*at) == Some(&t) {
+            let from = if *at == 0 { 0 } else { self.ends[*at - 1] as usize };
+            j.bytes.extend_from_slice(&self.text[from..self.ends[*at] as usize]);
+        } else {
+            j.raw("[").timestamp(t).raw(",");
+        }
+    }
+}
+
+fn write_series(j: &mut JsonBuf, series: &MatrixSeries, times: &TimeTexts<'_>) {
     j.raw(r#"{"metric":"#);
     write_labels(j, &series.labels);
     if !series.timestamps.is_empty() {
+        let mut at = 0;
         j.raw(r#","values":"#).array(series.timestamps.iter().zip(&series.values), |j, (t, v)| {
-            j.raw("[").timestamp(*t).raw(",").value(*v).raw("]");
+            times.write(j, *t, &mut at);
+            j.value(*v).raw("]");
         });
     }
     if !series.histograms.is_empty() {
@@ -165,6 +207,28 @@ mod tests {
         write_value(&mut j, value);
         j.raw("}");
         String::from_utf8(j.bytes).unwrap()
+    }
+
+    #[test]
+    fn series_with_some_or_other_times_than_the_longest() {
+        let series = |timestamps: Vec<i64>| MatrixSeries {
+            labels: Labels::empty(),
+            values: vec![1.0; timestamps.len()],
+            timestamps,
+            histograms: vec![],
+        };
+        let times = [vec![1000, 3000], vec![1000, 2000, 3000], vec![500, 2500, 9000], vec![3000]];
+        let shown = times.map(|times| {
+            let texts = times.iter().map(|t| {
+                let mut j = JsonBuf::new();
+                j.raw("[").timestamp(*t).raw(r#","1"]"#);
+                String::from_utf8(j.bytes).unwrap()
+            });
+            (format!(r#"{{"metric":{{}},"values":[{}]}}"#, texts.collect::<Vec<_>>().join(",")), times)
+        });
+        let value = Value::Matrix(shown.iter().map(|(_, times)| series(times.clone())).collect());
+        let expected: Vec<&str> = shown.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(json(&value), format!(r#"{{"resultType":"matrix","result":[{}]}}"#, expected.join(",")));
     }
 
     #[test]

@@ -80,6 +80,12 @@ pub trait Queryable: Send + Sync {
         request: &SelectRequest<'_>,
         cx: &QueryContext,
     ) -> Result<Box<dyn SeriesSet>, QueryableError>;
+
+    /// How many series a selection has at most, where they are in this process's memory and are read without waiting;
+    /// `None` where it would wait, or where this is not known.
+    fn series_at_once(&self, _matchers: &[Matcher], _range: TimeRange) -> Option<usize> {
+        None
+    }
 }
 
 /// What a caller of a failed read can do about it.

@@ -101,6 +101,10 @@ impl StoreQueryable {
 }
 
 impl Queryable for StoreQueryable {
+    fn series_at_once(&self, matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.store.series_at_once(matchers, range)
+    }
+
     fn select(
         &self,
         request: &SelectRequest<'_>,
@@ -141,10 +145,17 @@ fn wait<F: Future + Unpin>(
         if let Some(done) = (&mut future).now_or_never() {
             return Ok(done);
         }
+        // On a thread of the runtime itself only what needs no waiting is read; should it wait after all, the others take over
+        // the thread's work.
+        let block_on = |future: &mut F, patience| {
+            tokio::task::block_in_place(|| {
+                runtime.block_on(async { tokio::time::timeout(patience, future).await })
+            })
+        };
         loop {
             let left = cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
             let patience = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
-            match runtime.block_on(async { tokio::time::timeout(patience, &mut future).await }) {
+            match block_on(&mut future, patience) {
                 Ok(done) => return Ok(done),
                 Err(_elapsed) => cx.check()?,
             }

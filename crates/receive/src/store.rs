@@ -17,6 +17,7 @@ use chronolith_chunk::Chunk;
 use chronolith_model::{BlockId, Labels, Matcher, TenantId, TimeRange};
 use chronolith_storeapi::local::{
     LabelSetUnion, SeriesPlan, ValuesPlan, add_label_names, empty_stream, raw_chunks, stream_blocking,
+    strip_external,
 };
 use chronolith_storeapi::{
     LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, SeriesRequest, SeriesStream, Store,
@@ -24,12 +25,16 @@ use chronolith_storeapi::{
 };
 use chronolith_tsdb::block::{Block, Select};
 use chronolith_tsdb::db::Db;
-use chronolith_tsdb::head::HeadSelect;
+use chronolith_tsdb::head::{Head, HeadSelect};
 
 use crate::tenants::Tenants;
 
 /// Series fetched from a head between two looks for new blocks.
 const HEAD_SERIES_BATCH: usize = 256;
+
+/// Label values (or series to look through for them) that are read on the thread that asks: some 100 us. The way to
+/// another thread and back costs as much.
+const VALUES_AT_ONCE: usize = 2000;
 
 /// Series of all tenants.
 #[derive(Clone, Debug)]
@@ -46,20 +51,50 @@ impl TenantsStore {
     }
 
     /// Runs `read` on the blocking pool with every tenant and its external labels.
-    pub(crate) async fn for_each_tenant<T, F>(&self, mut state: T, mut read: F) -> Result<T, StoreError>
+    pub(crate) async fn for_each_tenant<T, F>(&self, state: T, read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&mut T, &Db, &TenantId, &Labels) -> Result<(), StoreError> + Send + 'static,
     {
-        let (db, tenants) = (Arc::clone(self.tenants.db()?), Arc::clone(&self.tenants));
-        let work = move || {
-            for tenant in db.tenants() {
-                read(&mut state, &db, &tenant, &tenants.external_of(&tenant))
-                    .map_err(|e| e.within(&format!("tenant {tenant}")))?;
-            }
-            Ok(state)
-        };
+        let this = self.clone();
+        let work = move || this.for_each_tenant_here(state, read);
         tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::internal(e.to_string()))?
+    }
+
+    /// Runs `read` on this thread with every tenant and its external labels.
+    fn for_each_tenant_here<T, F>(&self, mut state: T, mut read: F) -> Result<T, StoreError>
+    where
+        F: FnMut(&mut T, &Db, &TenantId, &Labels) -> Result<(), StoreError>,
+    {
+        let db = self.tenants.db()?;
+        for tenant in db.tenants() {
+            read(&mut state, db, &tenant, &self.tenants.external_of(&tenant))
+                .map_err(|e| e.within(&format!("tenant {tenant}")))?;
+        }
+        Ok(state)
+    }
+
+    /// The sum over the heads; `None` when a block has to be read.
+    fn heads_only(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        bound: impl Fn(&Head, &[Matcher]) -> usize,
+    ) -> Option<usize> {
+        let db = self.tenants.db().ok()?;
+        let mut sum = 0_usize;
+        for tenant in db.tenants() {
+            let Some(matchers) = strip_external(matchers, &self.tenants.external_of(&tenant)) else {
+                continue;
+            };
+            if db.blocks(&tenant).iter().any(|b| b.time_range().overlaps(&range)) {
+                return None;
+            }
+            if let Some(head) = db.head(&tenant) {
+                sum = sum.saturating_add(bound(&head, &matchers));
+            }
+        }
+        Some(sum)
     }
 }
 
@@ -126,28 +161,31 @@ impl Store for TenantsStore {
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
         let asked = request.clone();
-        let union = self
-            .for_each_tenant(LabelSetUnion::default(), move |union, db, tenant, external| {
-                match ValuesPlan::new(&asked, external) {
-                    ValuesPlan::Nothing => {}
-                    ValuesPlan::External { value, matchers } => {
-                        if has_series(db, tenant, &matchers, asked.range)? {
-                            union.extend([value]);
-                        }
-                    }
-                    ValuesPlan::Read(matchers) => {
-                        if let Some(head) = db.head(tenant) {
-                            union.extend(head.label_values(&asked.label, &matchers, asked.range));
-                        }
-                        for block in db.blocks(tenant) {
-                            let values = block.label_values(&asked.label, &matchers, asked.range);
-                            union.extend(values.map_err(|e| block_error(&block, e))?);
-                        }
+        let read = move |union: &mut LabelSetUnion, db: &Db, tenant: &TenantId, external: &Labels| {
+            match ValuesPlan::new(&asked, external) {
+                ValuesPlan::Nothing => {}
+                ValuesPlan::External { value, matchers } => {
+                    if has_series(db, tenant, &matchers, asked.range)? {
+                        union.extend([value]);
                     }
                 }
-                Ok(())
-            })
-            .await?;
+                ValuesPlan::Read(matchers) => {
+                    if let Some(head) = db.head(tenant) {
+                        union.extend(head.label_values(&asked.label, &matchers, asked.range));
+                    }
+                    for block in db.blocks(tenant) {
+                        let values = block.label_values(&asked.label, &matchers, asked.range);
+                        union.extend(values.map_err(|e| block_error(&block, e))?);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let found = self.values_at_once(&request.label, &request.matchers, request.range);
+        let union = match found {
+            Some(n) if n <= VALUES_AT_ONCE => self.for_each_tenant_here(LabelSetUnion::default(), read)?,
+            _ => self.for_each_tenant(LabelSetUnion::default(), read).await?,
+        };
         Ok(union.values(&request))
     }
 
@@ -170,6 +208,14 @@ impl Store for TenantsStore {
         // New samples come all the time, as in Thanos.
         info.range.maxt = i64::MAX;
         Ok(info)
+    }
+
+    fn series_at_once(&self, matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.heads_only(matchers, range, |head, matchers| head.series_bound(matchers))
+    }
+
+    fn values_at_once(&self, label: &str, matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.heads_only(matchers, range, |head, matchers| head.values_bound(label, matchers))
     }
 }
 

@@ -149,6 +149,37 @@ async fn tenants_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_heads_hold_is_known_at_once_and_what_blocks_hold_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tenants, db) = open(&dir, &Labels::from_pairs([("replica", "r1")]).unwrap());
+    let tenant = TenantId::new("a").unwrap();
+    let one = |i: i64, from: i64| {
+        let name = format!("host-{i}");
+        let pairs =
+            [("__name__", "m"), ("instance", name.as_str()), ("parity", ["even", "odd"][i as usize % 2])];
+        let points = (from..from + 10).map(|k| (T0 + k * STEP_MS, k as f64)).collect();
+        (Labels::from_pairs(pairs).unwrap(), points)
+    };
+    write(&db, &tenant, &(0..10).map(|i| one(i, 0)).collect::<Vec<_>>());
+    let store = TenantsStore::new(tenants, 0);
+    let by = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| Matcher::equal(n, v)).collect::<Vec<_>>();
+    let series = |pairs: &[(&str, &str)]| store.series_at_once(&by(pairs), TimeRange::ALL);
+    assert_eq!(series(&[("__name__", "m")]), Some(10));
+    assert_eq!(series(&[("__name__", "m"), ("parity", "odd")]), Some(5));
+    // Not more than one has the instance; that it is even is not looked at.
+    assert_eq!(series(&[("parity", "odd"), ("instance", "host-2")]), Some(1));
+    assert_eq!(series(&[("replica", "r1"), ("instance", "host-2")]), Some(1));
+    assert_eq!(series(&[("replica", "r2"), ("instance", "host-2")]), Some(0));
+    assert_eq!(store.values_at_once("instance", &[], TimeRange::ALL), Some(10));
+    db.cut_all(&tenant).unwrap();
+    write(&db, &tenant, &[one(3, 1000)]);
+    assert_eq!(series(&[("__name__", "m")]), None);
+    let recent = TimeRange::new(T0 + 900 * STEP_MS, i64::MAX);
+    assert_eq!(store.series_at_once(&by(&[("__name__", "m")]), recent), Some(1));
+    assert_eq!(store.values_at_once("instance", &[], recent), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_in_the_middle_of_a_stream_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (tenants, db) = open(&dir, &Labels::from_pairs([("replica", "r1")]).unwrap());

@@ -28,6 +28,10 @@ impl BucketStore {
         self.snapshot().sets.iter().flat_map(|set| set.choose(range, i64::MAX)).collect()
     }
 
+    fn has_nothing_in(&self, range: TimeRange) -> bool {
+        self.label_blocks(range).is_empty()
+    }
+
     fn label_select(&self, matchers: Vec<Matcher>, range: TimeRange) -> SelectRequest {
         let limiter = Arc::new(self.shared.limiter());
         SelectRequest { limiter, skip_chunks: true, ..SelectRequest::new(matchers, range) }
@@ -131,5 +135,13 @@ impl Store for BucketStore {
         let label_sets: Vec<Labels> = snapshot.sets.iter().map(|s| s.external.clone()).collect();
         let range = clip(snapshot.range(), self.shared.served_range());
         Ok(StoreInfo { label_sets, range, tsdbs: snapshot.tsdbs(), ..StoreInfo::new("store") })
+    }
+
+    fn series_at_once(&self, _matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.has_nothing_in(range).then_some(0)
+    }
+
+    fn values_at_once(&self, _label: &str, _matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.has_nothing_in(range).then_some(0)
     }
 }

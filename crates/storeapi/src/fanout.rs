@@ -158,6 +158,25 @@ impl Fanout {
     }
 }
 
+impl Fanout {
+    /// The sum over the stores asked, where all of them are of this process and know it.
+    fn at_once(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        of: impl Fn(&dyn Store) -> Option<usize>,
+    ) -> Option<usize> {
+        let endpoints = self.set.endpoints();
+        let mut asked = endpoints.up.iter().filter(|e| self.is_asked(e, range, matchers));
+        asked.try_fold(0_usize, |sum, endpoint| {
+            let able = endpoint.local
+                && endpoint.info.supports_without_replica_labels
+                && endpoint.info.supports_sharding;
+            Some(sum.saturating_add(if able { of(endpoint.store.as_ref()) } else { None }?))
+        })
+    }
+}
+
 struct Chosen {
     up: Vec<Arc<Endpoint>>,
     warnings: Vec<String>,
@@ -251,6 +270,14 @@ impl Store for Fanout {
         info.label_sets.sort();
         info.label_sets.dedup();
         Ok(info)
+    }
+
+    fn series_at_once(&self, matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.at_once(matchers, range, |store| store.series_at_once(matchers, range))
+    }
+
+    fn values_at_once(&self, label: &str, matchers: &[Matcher], range: TimeRange) -> Option<usize> {
+        self.at_once(matchers, range, |store| store.values_at_once(label, matchers, range))
     }
 }
 

@@ -11,7 +11,7 @@
 
 use async_trait::async_trait;
 use chronolith_chunk::Chunk;
-use chronolith_model::{BlockId, Labels, TimeRange};
+use chronolith_model::{BlockId, Labels, Matcher, TimeRange};
 use futures::stream::BoxStream;
 
 use crate::{Aggregate, LabelNamesRequest, LabelValuesRequest, SeriesRequest, StoreError};
@@ -30,6 +30,18 @@ pub trait Store: Send + Sync {
 
     /// What this store holds and can do.
     async fn info(&self) -> Result<StoreInfo, StoreError>;
+
+    /// How many series an answer has at most, where it comes from this process's memory at once; `None` where it would wait
+    /// for a disk, a network or another process, or where this is not known. Lets a caller answer small questions on the
+    /// thread that it is on. Cheap, whatever is asked.
+    fn series_at_once(&self, _matchers: &[Matcher], _range: TimeRange) -> Option<usize> {
+        None
+    }
+
+    /// As [`Store::series_at_once`], for the values of one label.
+    fn values_at_once(&self, _label: &str, _matchers: &[Matcher], _range: TimeRange) -> Option<usize> {
+        None
+    }
 }
 
 /// The answer to [`Store::series`].

@@ -198,25 +198,24 @@ pub fn resolve_matchers<S: PostingsSource + ?Sized>(
     if plan.nothing {
         return Ok(Vec::new());
     }
-    let mut result: Option<Vec<S::Ref>> = None;
+    let mut lists = Vec::with_capacity(plan.intersect.len());
     for group in &plan.intersect {
         let list = group_list(source, group)?;
-        let list = match result {
-            None => list.into_owned(),
-            Some(mut so_far) => {
-                intersect(&mut so_far, &list);
-                so_far
-            }
-        };
         if list.is_empty() {
-            return Ok(list);
+            return Ok(Vec::new());
         }
-        result = Some(list);
+        lists.push(list);
     }
-    let mut result = match result {
-        Some(list) => list,
+    // The shortest leads: only it is copied, and the others are galloped through.
+    lists.sort_by_key(|list| list.len());
+    let mut lists = lists.into_iter();
+    let mut result = match lists.next() {
+        Some(list) => list.into_owned(),
         None => source.all()?.into_owned(),
     };
+    for list in lists {
+        intersect(&mut result, &list);
+    }
     for group in &plan.subtract {
         if result.is_empty() {
             break;

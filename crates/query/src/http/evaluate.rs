@@ -1,5 +1,5 @@
-//! How a query gets from its parameters to a reply: the queue, its budgets, the engine on a blocking thread, what is
-//! written down about it.
+//! How a query gets from its parameters to a reply: the queue, its budgets, the engine on a blocking thread (or, where
+//! it is [`small`], right here), what is written down about it.
 //!
 //! When the client goes away, the handler's future is dropped: that leaves the queue, or cancels the query on its
 //! thread, which looks at the flag every few milliseconds.
@@ -14,7 +14,7 @@ use chronolith_httpapi::{
 use chronolith_promql::{EngineError, EngineErrorKind, MemoryUse, QueryContext, QueryResult, Value};
 
 use super::samples::CancelOnDrop;
-use super::{Api, ReadOptions};
+use super::{Api, ReadOptions, small};
 use crate::admission::{Admitted, Origin, QueryRecord, Refusal};
 
 /// What is to be evaluated when.
@@ -81,9 +81,25 @@ pub(super) async fn evaluate(api: Api, call: Call) -> Result<Response, ApiError>
     let admitted = admitted.map_err(refused)?;
     let cx = cx.with_memory(admitted.memory.clone());
     let guard = CancelOnDrop(cx.clone());
-    let reply = tokio::task::spawn_blocking(move || run(&api, &call, &cx, admitted, started)).await;
+    let small = is_small(&api, &call, &cx);
+    let run = move || run(&api, &call, &cx, admitted, started);
+    if small {
+        let reply = run();
+        drop(guard);
+        return reply;
+    }
+    let reply = tokio::task::spawn_blocking(run).await;
     drop(guard);
     reply.map_err(|e| ApiError::new(ErrorKind::Internal, format!("query panicked: {e}")))?
+}
+
+/// True when the query may be evaluated right here: see [`small`].
+fn is_small(api: &Api, call: &Call, cx: &QueryContext) -> bool {
+    let (start, end, step_ms) = call.evaluation.times();
+    let lookback_ms = cx.lookback_ms.unwrap_or(api.engine.options().lookback_ms);
+    let times = small::Times { start, end, step_ms, lookback_ms };
+    let queryable = (api.queryable)(&call.options);
+    small::is_small(queryable.as_ref(), &api.engine.options().parse, call.params.get("query"), times)
 }
 
 /// Answers `/api/v1/query_explain` and `/api/v1/query_range_explain`.

@@ -10,6 +10,7 @@ use chronolith_httpapi::{
 };
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::parser::parse_selector;
+use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest, Store as _};
 use futures::StreamExt;
 
@@ -19,6 +20,10 @@ const TRUNCATED: &str = "results truncated due to limit";
 
 /// The longest label set list that `/api/v1/series` collects; beyond it the call asks for a narrower selector.
 const SERIES_MAX: usize = 5_000_000;
+
+/// Series of this process's memory that are collected on the thread that has read the request: some 200 us. See
+/// [`super::small`].
+const SERIES_AT_ONCE: usize = 512;
 
 pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (options, params) = api.read(request).await?;
@@ -36,8 +41,14 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
+        let few = store.series_at_once(&read.matchers, range).is_some_and(|n| n <= SERIES_AT_ONCE);
         let mut stream = store.series(read).await.map_err(store_error)?;
-        while let Some(event) = stream.next().await {
+        loop {
+            let next = match few {
+                true => std::future::poll_fn(|cx| on_blocking_thread(|| stream.poll_next_unpin(cx))).await,
+                false => stream.next().await,
+            };
+            let Some(event) = next else { break };
             match event.map_err(store_error)? {
                 SeriesEvent::Batch(batch) => found.extend(batch.into_iter().map(|s| s.labels)),
                 SeriesEvent::Warning(text) => warnings.push(text),

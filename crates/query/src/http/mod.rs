@@ -26,6 +26,7 @@ mod remote_read;
 mod rules;
 mod samples;
 mod scrape;
+mod small;
 mod tsdb_status;
 
 use std::sync::Arc;

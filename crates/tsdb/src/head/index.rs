@@ -137,6 +137,21 @@ impl HeadIndex {
         }
     }
 
+    /// Series that carry one pair.
+    pub(crate) fn list_len(&self, name: &str, value: &str) -> usize {
+        self.list(name, value).map_or(0, |list| list.len())
+    }
+
+    /// Distinct values of one name.
+    pub(crate) fn value_count(&self, name: &str) -> usize {
+        self.symbols.find(name).and_then(|n| self.names.get(&n)).map_or(0, BySymbol::len)
+    }
+
+    fn list(&self, name: &str, value: &str) -> Option<&List> {
+        let (n, v) = (self.symbols.find(name)?, self.symbols.find(value)?);
+        self.names.get(&n)?.get(&v)
+    }
+
     /// The values of one name with their series, in no order.
     pub(crate) fn values_of<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, &'a [u32])> {
         let values = self.symbols.find(name).and_then(|n| self.names.get(&n));
@@ -176,11 +191,7 @@ impl PostingsSource for HeadIndex {
     }
 
     fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, [u32]>, Infallible> {
-        let list = || {
-            let (n, v) = (self.symbols.find(name)?, self.symbols.find(value)?);
-            self.names.get(&n)?.get(&v)
-        };
-        Ok(Cow::Borrowed(list().map_or(&[], |l| l.as_slice())))
+        Ok(Cow::Borrowed(self.list(name, value).map_or(&[], |l| l.as_slice())))
     }
 
     fn postings_matching(

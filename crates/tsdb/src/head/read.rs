@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chronolith_model::{Exemplar, Labels, Matcher, MetricMetadata, TimeRange};
+use chronolith_model::{Exemplar, Labels, MatchOp, Matcher, MetricMetadata, TimeRange};
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
 
@@ -13,6 +13,9 @@ use crate::postings::resolve_matchers;
 
 /// Series that are visited while a shard stays locked: writers wait for less than a millisecond.
 const VISIT_BATCH: usize = 2048;
+
+/// The shortest of some lists that are intersected just to count: a few microseconds.
+const RESOLVED_AT_ONCE: usize = 2048;
 
 /// Series of a shard, with their references.
 pub(super) type Live<'a> = &'a mut dyn Iterator<Item = (u32, &'a Series)>;
@@ -40,6 +43,29 @@ impl Head {
         let index = self.index.read();
         let Ok(refs) = resolve_matchers(&*index, matchers);
         refs
+    }
+
+    /// No more series than this satisfy all matchers. Quick, so it is exact only where a short list and matchers that are
+    /// no patterns make it so.
+    pub fn series_bound(&self, matchers: &[Matcher]) -> usize {
+        let index = self.index.read();
+        let lists = matchers.iter().filter(|m| m.op == MatchOp::Equal && !m.value.is_empty());
+        let shortest = lists.map(|m| index.list_len(&m.name, &m.value)).min();
+        let plain = matchers.iter().all(|m| matches!(m.op, MatchOp::Equal | MatchOp::NotEqual));
+        match shortest {
+            Some(n) if n > 1 && n <= RESOLVED_AT_ONCE && plain => {
+                let Ok(refs) = resolve_matchers(&*index, matchers);
+                refs.len()
+            }
+            Some(n) => n,
+            None => self.series_count(),
+        }
+    }
+
+    /// No more values of a label, or series to find them by, have to be looked at for [`Head::label_values`].
+    pub fn values_bound(&self, name: &str, matchers: &[Matcher]) -> usize {
+        let values = self.index.read().value_count(name);
+        if matchers.is_empty() { values } else { values.saturating_add(self.series_bound(matchers)) }
     }
 
     /// Calls `visit` with those of `refs` that live and have samples inside `range`, for some series of one shard at a
