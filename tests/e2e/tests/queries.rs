@@ -10,7 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const T0: i64 = 1_700_000_000_000;
 
 /// Folds for minutes in little memory.
-const SLOW: &str = "sum(quantile_over_time(0.3, load[30d])) + sum(deriv(load[30d])) + sum(predict_linear(load[30d], 60))";
+const SLOW: &str =
+    "sum(quantile_over_time(0.3, load[30d])) + sum(deriv(load[30d])) + sum(predict_linear(load[30d], 60))";
 
 #[test]
 fn queries_in_flight_at_a_crash_are_named_at_the_next_start() {
@@ -34,8 +35,7 @@ fn queries_in_flight_at_a_crash_are_named_at_the_next_start() {
     let text = refused.body["error"].as_str().unwrap_or_default();
     assert!(text.contains("(--query.max-memory)") && text.contains("vectors"), "{text}");
 
-    let form =
-        format!("query={}&start={t}&end={}&step=15", http::encode(SLOW), t + 150_000.0);
+    let form = format!("query={}&start={t}&end={}&step=15", http::encode(SLOW), t + 150_000.0);
     let url = server.url("/api/v1/query_range");
     let client = std::thread::spawn(move || http::post_form(&url, &form));
     let file = dir.path().join("query").join("queries.active");
