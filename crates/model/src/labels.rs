@@ -205,7 +205,25 @@ impl Labels {
         builder.build()
     }
 
-    /// Prometheus's `labels.Labels.Hash`: xxhash64 over `name 0xFF value 0xFF …`.
+    /// `labels.Labels.Hash` of Prometheus as it is released (its build `stringlabels`): xxhash64 over names and values, each
+    /// after its length, in one byte below 255, else in 0xFF and three bytes.
+    pub fn length_prefixed_hash(&self) -> u64 {
+        let mut hasher = xxhash_rust::xxh64::Xxh64::new(0);
+        for (name, value) in self.iter() {
+            for part in [name, value] {
+                let [a, b, c, ..] = (part.len() as u32).to_le_bytes();
+                if part.len() < 255 {
+                    hasher.update(&[a]);
+                } else {
+                    hasher.update(&[255, a, b, c]);
+                }
+                hasher.update(part.as_bytes());
+            }
+        }
+        hasher.digest()
+    }
+
+    /// `labels.Labels.Hash` of Prometheus's build `slicelabels`: xxhash64 over `name 0xFF value 0xFF …`.
     pub fn stable_hash(&self) -> u64 {
         let mut hasher = xxhash_rust::xxh64::Xxh64::new(0);
         for (name, value) in self.iter() {

@@ -211,7 +211,7 @@ impl<'a> Exec<'a> {
         self.vector(input, grid, &mut |exec, batch| {
             let mut out = Batch::new(grid.count);
             for row in batch.rows() {
-                let offset = row.labels.stable_hash() as f64 / u64::MAX as f64;
+                let offset = row.labels.length_prefixed_hash() as f64 / u64::MAX as f64;
                 let keeps = |r: f64| {
                     let r = r.clamp(-1.0, 1.0);
                     r != 0.0 && if r > 0.0 { offset < r } else { offset >= 1.0 + r }

@@ -102,10 +102,15 @@ impl<'a> Exec<'a> {
     fn timestamp(&mut self, id: ExprId, call: &Call, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
         let (arg, kind) = self.plan.unwrapped(call.args[0]);
         let start = call.func.id == FunctionId::StartTimestamp;
-        if start && !self.options.start_timestamps {
+        let selector = matches!(kind, NodeKind::VectorSelector(_));
+        if start && selector && !self.options.start_timestamps {
             return Ok(());
         }
-        if matches!(kind, NodeKind::VectorSelector(_)) {
+        if start && !selector {
+            // Nothing has a start time, but what the argument has to say stands: errors and annotations.
+            return self.vector(arg, grid, &mut |_, _| Ok(()));
+        }
+        if selector {
             let what = if start { Current::StartTimestamp } else { Current::Timestamp };
             if !self.may_collide(arg) {
                 return self.select(arg, what, true, grid, sink);
@@ -116,9 +121,6 @@ impl<'a> Exec<'a> {
                 Ok(())
             })?;
             return self.emit(merge_equal(all)?, sink);
-        }
-        if start {
-            return Ok(());
         }
         self.rename(id, call.args[0], grid, sink, &mut |_, batch| {
             batch.histograms_to_floats(|_, _| 0.0);

@@ -287,6 +287,9 @@ impl<'a> Exec<'a> {
             if let Some(point) = self.native_range_point(range, labels, w) {
                 return Ok(point);
             }
+            if range.id == DoubleExponentialSmoothing {
+                check_factors(param(0), param(1))?;
+            }
             // What is left looks at the floats only.
             if w.ft.is_empty() {
                 return Ok(Point::None);
@@ -356,13 +359,7 @@ impl<'a> Exec<'a> {
             }
             DoubleExponentialSmoothing => {
                 let (smoothing, trend) = (param(0), param(1));
-                for (what, short, v) in [("smoothing", "sf", smoothing), ("trend", "tf", trend)] {
-                    if v <= 0.0 || v >= 1.0 {
-                        return Err(EngineError::Execution(format!(
-                            "invalid {what} factor. Expected: 0 < {short} < 1, got: {v:.6}"
-                        )));
-                    }
-                }
+                check_factors(smoothing, trend)?;
                 if n < 2 {
                     return Ok(Point::None);
                 }
@@ -452,6 +449,17 @@ pub(crate) fn subquery_grid(subquery: &Subquery, grid: &Grid, default_step_ms: i
         start += step;
     }
     Grid::new(start, last.saturating_sub(subquery.offset_ms), step)
+}
+
+/// The factors of `double_exponential_smoothing`, which have to be right for any window that is not empty.
+fn check_factors(smoothing: f64, trend: f64) -> Result<()> {
+    for (what, short, v) in [("smoothing", "sf", smoothing), ("trend", "tf", trend)] {
+        if v <= 0.0 || v >= 1.0 {
+            let text = format!("invalid {what} factor. Expected: 0 < {short} < 1, got: {v:.6}");
+            return Err(EngineError::Execution(text));
+        }
+    }
+    Ok(())
 }
 
 fn check_modifiers(call: &Call, anchored: bool, smoothed: bool) -> Result<()> {
