@@ -18,8 +18,9 @@ use crate::servers::{Server, version_of};
 /// Steps of the shrinker for one divergence; each asks both sides once.
 const SHRINK_STEPS_MAX: usize = 300;
 
-/// How often the peer is asked again before its answer counts as settled.
-const ASKED_AGAIN: usize = 4;
+/// How often the peer is asked again before its answer counts as settled: of two equally likely answers, the wrong one so many
+/// times in a row does not happen.
+const ASKED_AGAIN: usize = 30;
 
 /// What to run.
 #[derive(Clone, Debug)]
