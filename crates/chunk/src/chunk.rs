@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chronolith_model::{FloatHistogram, SampleValue, TimeRange};
 
-use crate::histogram::{FloatHistogramIter, HistogramIter};
+use crate::histogram::{FloatHistogramIter, HistogramIter, ST_SAMPLES_MAX};
 use crate::xor::XorIter;
 use crate::xor2::Xor2Iter;
 use crate::{ChunkError, SampleColumns};
@@ -23,9 +23,9 @@ pub enum Encoding {
     FloatHistogram = 3,
     /// Floats with start timestamps and cheap stale markers.
     Xor2 = 4,
-    /// Integer native histograms with start timestamps; upstream's layout is not settled.
+    /// Integer native histograms with start timestamps; experimental upstream, the layout is that of Prometheus 3.14.0.
     HistogramSt = 5,
-    /// Float native histograms with start timestamps; upstream's layout is not settled.
+    /// Float native histograms with start timestamps; experimental upstream as well.
     FloatHistogramSt = 6,
     /// Thanos's five aggregates of downsampled data, see [`crate::AggrChunk`].
     Aggregate = 255,
@@ -40,6 +40,11 @@ impl Encoding {
     /// True when the samples are floats.
     pub const fn is_float(self) -> bool {
         matches!(self, Encoding::Xor | Encoding::Xor2)
+    }
+
+    /// True when samples can have start timestamps.
+    pub const fn has_start_ts(self) -> bool {
+        matches!(self, Encoding::Xor2 | Encoding::HistogramSt | Encoding::FloatHistogramSt)
     }
 }
 
@@ -103,7 +108,7 @@ impl Chunk {
     pub fn sample_count(&self) -> Result<usize, ChunkError> {
         match (self.encoding, self.data.first_chunk::<2>()) {
             (Encoding::HistogramSt | Encoding::FloatHistogramSt, Some(head)) => {
-                Ok(usize::from(u16::from_be_bytes(*head) & 0x3fff))
+                Ok(usize::from(u16::from_be_bytes(*head) & ST_SAMPLES_MAX))
             }
             (Encoding::Aggregate, _) => Err(unsupported(self.encoding)),
             (_, Some(head)) => Ok(usize::from(u16::from_be_bytes(*head))),
@@ -116,19 +121,21 @@ impl Chunk {
         match self.encoding {
             Encoding::Xor => crate::xor::decode_into(&self.data, range, out),
             Encoding::Xor2 => crate::xor2::decode_into(&self.data, range, out),
-            Encoding::Histogram => {
-                let mut it = HistogramIter::new(&self.data)?;
+            Encoding::Histogram | Encoding::HistogramSt => {
+                let mut it = HistogramIter::new(&self.data, self.encoding)?;
                 decode_histograms(range, out, move || {
-                    Ok(it.advance()?.map(|t| (t, range.contains(t).then(|| it.float_histogram()))))
+                    Ok(it
+                        .advance()?
+                        .map(|t| (t, range.contains(t).then(|| (it.start_ts(), it.float_histogram())))))
                 })
             }
-            Encoding::FloatHistogram => {
-                let mut it = FloatHistogramIter::new(&self.data)?;
+            Encoding::FloatHistogram | Encoding::FloatHistogramSt => {
+                let mut it = FloatHistogramIter::new(&self.data, self.encoding)?;
                 decode_histograms(range, out, move || {
-                    Ok(it.advance()?.map(|t| (t, range.contains(t).then(|| it.histogram()))))
+                    Ok(it.advance()?.map(|t| (t, range.contains(t).then(|| (it.start_ts(), it.histogram())))))
                 })
             }
-            other => Err(unsupported(other)),
+            Encoding::Aggregate => Err(unsupported(self.encoding)),
         }
     }
 
@@ -137,24 +144,33 @@ impl Chunk {
         Ok(ChunkIter(match self.encoding {
             Encoding::Xor => Inner::Xor(XorIter::new(&self.data)?),
             Encoding::Xor2 => Inner::Xor2(Xor2Iter::new(&self.data)?),
-            Encoding::Histogram => Inner::Histogram(Box::new(HistogramIter::new(&self.data)?)),
-            Encoding::FloatHistogram => Inner::FloatHistogram(Box::new(FloatHistogramIter::new(&self.data)?)),
-            other => return Err(unsupported(other)),
+            Encoding::Histogram | Encoding::HistogramSt => {
+                Inner::Histogram(Box::new(HistogramIter::new(&self.data, self.encoding)?))
+            }
+            Encoding::FloatHistogram | Encoding::FloatHistogramSt => {
+                Inner::FloatHistogram(Box::new(FloatHistogramIter::new(&self.data, self.encoding)?))
+            }
+            Encoding::Aggregate => return Err(unsupported(self.encoding)),
         }))
     }
 }
 
-/// Appends what `next` yields; it makes a histogram only for times inside the range.
+/// Appends what `next` yields; it makes start timestamp and histogram only for times inside the range.
 fn decode_histograms(
     range: TimeRange,
     out: &mut SampleColumns,
-    mut next: impl FnMut() -> Result<Option<(i64, Option<FloatHistogram>)>, ChunkError>,
+    mut next: impl FnMut() -> Result<Option<(i64, Option<(i64, FloatHistogram)>)>, ChunkError>,
 ) -> Result<(), ChunkError> {
     let before = out.len();
     let had_histograms = out.has_histograms();
     loop {
         match next() {
-            Ok(Some((t, Some(h)))) => out.push_histogram(t, Arc::new(h)),
+            Ok(Some((t, Some((st, h))))) => {
+                out.push_histogram(t, Arc::new(h));
+                if st != 0 {
+                    out.set_last_start_ts(st);
+                }
+            }
             Ok(Some((t, None))) if t <= range.maxt => {}
             Ok(_) => return Ok(()),
             Err(err) => {
@@ -169,10 +185,7 @@ fn decode_histograms(
 }
 
 fn unsupported(encoding: Encoding) -> ChunkError {
-    let reason = match encoding {
-        Encoding::Aggregate => "it has five sub-chunks, of which one must be chosen",
-        _ => "its layout is experimental upstream and may change",
-    };
+    let reason = "it has five sub-chunks, of which one must be chosen";
     ChunkError::Unsupported { encoding, reason }
 }
 
@@ -186,6 +199,18 @@ enum Inner<'a> {
     Xor2(Xor2Iter<'a>),
     Histogram(Box<HistogramIter<'a>>),
     FloatHistogram(Box<FloatHistogramIter<'a>>),
+}
+
+impl ChunkIter<'_> {
+    /// Start timestamp of the sample that came last; 0 when it has none.
+    pub fn start_ts(&self) -> i64 {
+        match &self.0 {
+            Inner::Xor(_) => 0,
+            Inner::Xor2(it) => it.start_ts(),
+            Inner::Histogram(it) => it.start_ts(),
+            Inner::FloatHistogram(it) => it.start_ts(),
+        }
+    }
 }
 
 impl Iterator for ChunkIter<'_> {

@@ -36,7 +36,7 @@ pub enum ChunkError {
         /// What contradicts.
         reason: &'static str,
     },
-    /// A chunk cannot take another sample: its 16-bit counter is full.
-    #[error("chunk is full: {} samples", u16::MAX)]
-    Full,
+    /// A chunk cannot take another sample: its counter is full.
+    #[error("chunk is full: {0} samples")]
+    Full(u16),
 }

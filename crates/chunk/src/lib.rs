@@ -1,4 +1,4 @@
-//! Chunk encodings: XOR, XOR2, native histograms, downsampled aggregates.
+//! Chunk encodings: XOR, XOR2, native histograms with and without start timestamps, downsampled aggregates.
 //!
 //! One file per encoding behind one small interface, [`Chunk`]. Everything is pure and synchronous. Bytes come from
 //! outside (a bucket, a peer): decoding never panics and never allocates more than the chunk's length justifies.
@@ -11,6 +11,7 @@ mod columns;
 mod encode;
 mod error;
 mod histogram;
+mod start_ts;
 mod varbit;
 mod varint;
 mod xor;

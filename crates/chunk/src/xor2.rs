@@ -10,42 +10,35 @@
 //! v2      0 same value | 10 reuse window | 110 new window | 111 stale marker
 //! nn      0 reuse window | 1 new window
 //!
-//! ST header   bit 7: st0 is there; bits 6-0: first later sample with ST data, 0 for none
-//! ST data     varbit_int: t[i-1]-st[i], from the second one on its change
 //! ```
 //!
+//! The header and data of start timestamps (ST) are those of [`crate::start_ts`].
 //! "Same value" means the last one that was no stale marker (0 when there was none).
 
 use bytes::Bytes;
 use chronolith_model::{STALE_NAN, TimeRange, is_stale_nan};
 
 use crate::bits::{BitReader, BitWriter};
-use crate::varbit::{put_varbit_int, take_varbit_int};
+use crate::start_ts::{StartTsReader, StartTsWriter};
 use crate::varint::{put_uvarint, put_varint, take_uvarint, take_varint};
 use crate::xor::{NO_WINDOW, Stumble, XorValue, check, count};
 use crate::{Chunk, ChunkError, Encoding, SampleColumns};
 
 /// Bytes before the first sample: the count and the ST header.
 const HEADER_BITS: u32 = 24;
-/// The largest sample index that the header can name; that sample carries ST data in any case.
-const ST_CHANGE_MAX: u16 = 127;
-const ST_FIRST_KNOWN: u8 = 0x80;
 
 /// Builds an XOR2 chunk.
 #[derive(Clone, Debug)]
 pub struct Xor2Encoder {
     w: BitWriter,
     samples: u16,
-    header: u8,
     t: i64,
     t_delta: u64,
     /// The last value that was no stale marker.
     v: f64,
     leading: u8,
     trailing: u8,
-    st: i64,
-    /// `t[i-1] - st[i]` of the last sample.
-    st_diff: i64,
+    start_ts: StartTsWriter,
 }
 
 impl Default for Xor2Encoder {
@@ -55,14 +48,12 @@ impl Default for Xor2Encoder {
         Xor2Encoder {
             w,
             samples: 0,
-            header: 0,
             t: 0,
             t_delta: 0,
             v: 0.0,
             leading: NO_WINDOW,
             trailing: 0,
-            st: 0,
-            st_diff: 0,
+            start_ts: StartTsWriter::default(),
         }
     }
 }
@@ -101,47 +92,30 @@ impl Xor2Encoder {
             0 => {
                 put_varint(tail, words, t);
                 tail.put(words, v.to_bits(), 64);
-                if st != 0 {
-                    put_varint(tail, words, t.wrapping_sub(st));
-                    self.header |= ST_FIRST_KNOWN;
-                }
+                self.start_ts.put_first(tail, words, t, st);
             }
             1 => {
                 t_delta = t.wrapping_sub(self.t) as u64;
                 put_uvarint(tail, words, t_delta);
                 self.put_value(v);
             }
-            u16::MAX => return Err(ChunkError::Full),
+            u16::MAX => return Err(ChunkError::Full(u16::MAX)),
             _ => {
                 t_delta = t.wrapping_sub(self.t) as u64;
                 self.put_joint(t_delta.wrapping_sub(self.t_delta) as i64, v);
             }
         }
         if self.samples > 0 {
-            self.put_st(st);
+            let (tail, words) = self.w.parts();
+            self.start_ts.put_later(tail, words, self.samples, self.t, st);
         }
         self.t = t;
         self.t_delta = t_delta;
-        self.st = st;
         if !is_stale_nan(v) {
             self.v = v;
         }
         self.samples += 1;
         Ok(())
-    }
-
-    fn put_st(&mut self, st: i64) {
-        let diff = self.t.wrapping_sub(st);
-        let (tail, words) = self.w.parts();
-        if self.header & !ST_FIRST_KNOWN != 0 {
-            put_varbit_int(tail, words, diff.wrapping_sub(self.st_diff));
-        } else if st != self.st || self.samples == ST_CHANGE_MAX {
-            self.header |= self.samples as u8;
-            put_varbit_int(tail, words, diff);
-        } else {
-            return;
-        }
-        self.st_diff = diff;
     }
 
     fn put_joint(&mut self, dod: i64, v: f64) {
@@ -196,7 +170,7 @@ impl Xor2Encoder {
     pub fn snapshot(&self) -> Bytes {
         let mut out = self.w.to_vec();
         out[..2].copy_from_slice(&self.samples.to_be_bytes());
-        out[2] = self.header;
+        out[2] = self.start_ts.header();
         Bytes::from(out)
     }
 
@@ -213,12 +187,10 @@ pub(crate) struct Xor2Iter<'a> {
     len: usize,
     samples: usize,
     next: usize,
-    header: u8,
     t: i64,
     t_delta: i64,
     v: XorValue,
-    st: i64,
-    st_diff: i64,
+    start_ts: StartTsReader,
 }
 
 impl<'a> Xor2Iter<'a> {
@@ -226,9 +198,9 @@ impl<'a> Xor2Iter<'a> {
         let samples = count(data, Encoding::Xor2)?;
         let mut r = BitReader::new(data);
         r.skip(HEADER_BITS);
-        let header = data.get(2).copied().unwrap_or(0);
+        let start_ts = StartTsReader::new(data.get(2).copied().unwrap_or(0));
         let v = XorValue::default();
-        Ok(Xor2Iter { r, len: data.len(), samples, next: 0, header, t: 0, t_delta: 0, v, st: 0, st_diff: 0 })
+        Ok(Xor2Iter { r, len: data.len(), samples, next: 0, t: 0, t_delta: 0, v, start_ts })
     }
 
     /// Reads sample `i` and returns its value.
@@ -244,12 +216,7 @@ impl<'a> Xor2Iter<'a> {
             }
             _ => self.joint()?,
         };
-        let change = usize::from(self.header & !ST_FIRST_KNOWN);
-        if change > 0 && i >= change {
-            let data = take_varbit_int(&mut self.r);
-            self.st_diff = if i == change { data } else { self.st_diff.wrapping_add(data) };
-            self.st = before.wrapping_sub(self.st_diff);
-        }
+        self.start_ts.take_later(&mut self.r, i, before);
         Ok(v)
     }
 
@@ -259,10 +226,7 @@ impl<'a> Xor2Iter<'a> {
         if !is_stale_nan(v) {
             self.v.bits = v.to_bits();
         }
-        if self.header & ST_FIRST_KNOWN != 0 {
-            let diff = take_varint(&mut self.r).ok_or("start timestamp does not fit 64 bits")?;
-            self.st = self.t.wrapping_sub(diff);
-        }
+        self.start_ts.take_first(&mut self.r, self.t)?;
         Ok(v)
     }
 
@@ -330,6 +294,11 @@ impl<'a> Xor2Iter<'a> {
         Ok(self.last_value())
     }
 
+    /// The sample's start timestamp, 0 when unknown.
+    pub(crate) fn start_ts(&self) -> i64 {
+        self.start_ts.last()
+    }
+
     fn last_value(&self) -> f64 {
         f64::from_bits(self.v.bits)
     }
@@ -351,7 +320,7 @@ impl Iterator for Xor2Iter<'_> {
             let done = read.map(|_| ());
             return check(&self.r, done, Encoding::Xor2, self.len, i).err().map(Err);
         }
-        read.ok().map(|v| Ok((self.st, self.t, v)))
+        read.ok().map(|v| Ok((self.start_ts.last(), self.t, v)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Our codecs against bytes that Prometheus made; see testdata/README.md.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use chronolith_chunk::{
@@ -35,6 +36,10 @@ fn encode_again(encoding: Encoding, data: &[u8]) -> Vec<u8> {
         Encoding::Xor => XorEncoder::resume(data).unwrap().finish().to_vec(),
         Encoding::Xor2 => Xor2Encoder::resume(data).unwrap().snapshot().to_vec(),
         Encoding::Histogram => HistogramEncoder::resume(data).unwrap().finish().to_vec(),
+        Encoding::HistogramSt => HistogramEncoder::resume_with_start_ts(data).unwrap().finish().to_vec(),
+        Encoding::FloatHistogramSt => {
+            FloatHistogramEncoder::resume_with_start_ts(data).unwrap().finish().to_vec()
+        }
         _ => FloatHistogramEncoder::resume(data).unwrap().finish().to_vec(),
     }
 }
@@ -216,4 +221,99 @@ fn histograms_of_upstream() {
     }
     assert_eq!(cases, 12);
     assert!(chunks > 40, "{chunks}");
+}
+
+/// [`chunks_of`] with start timestamps.
+macro_rules! chunks_with_start_ts {
+    ($encoder:ty, $samples:expr, $cut:expr) => {{
+        let mut out = Vec::new();
+        let mut open: Option<$encoder> = None;
+        for (st, t, h) in $samples {
+            match open.take() {
+                None => open = Some(<$encoder>::first_with_start_ts(None, *st, *t, h).unwrap()),
+                Some(full) if full.sample_count() >= $cut => {
+                    open = Some(<$encoder>::first_with_start_ts(Some(&full), *st, *t, h).unwrap());
+                    out.push(full.finish());
+                }
+                Some(mut encoder) => match encoder.append_with_start_ts(*st, *t, h).unwrap() {
+                    None => open = Some(encoder),
+                    Some(next) => {
+                        out.push(encoder.finish());
+                        open = Some(next);
+                    }
+                },
+            }
+        }
+        out.extend(open.map(|e| e.finish()));
+        out
+    }};
+}
+
+#[test]
+fn histograms_with_start_timestamps_of_upstream() {
+    let plain = text("histograms.txt");
+    let mut series: HashMap<String, (usize, Vec<(i64, Histogram)>)> = HashMap::new();
+    let mut name = String::new();
+    for line in plain.lines().filter(|l| !l.starts_with("chunk ")) {
+        if line.starts_with("sample ") {
+            series.get_mut(&name).unwrap().1.push(histogram(line));
+        } else {
+            let (head, cut) = line.rsplit_once(' ').unwrap();
+            name = head.to_owned();
+            series.insert(name.clone(), (cut.parse().unwrap(), Vec::new()));
+        }
+    }
+    let text = text("histograms_st.txt");
+    let mut lines = text.lines().peekable();
+    let (mut cases, mut chunks) = (0, 0);
+    while let Some(case) = lines.next() {
+        let (cut, histograms) = &series[case.rsplit_once(' ').unwrap().0];
+        let sts = list(lines.next().unwrap().strip_prefix("st ").unwrap(), |st| st.parse::<i64>().unwrap());
+        // The last histogram comes again until all start timestamps have one.
+        let last = histograms.last().unwrap();
+        let samples: Vec<_> = sts
+            .iter()
+            .enumerate()
+            .map(|(i, st)| {
+                let (t, h) = histograms.get(i).unwrap_or(last);
+                (*st, t + 15_000 * (i + 1).saturating_sub(histograms.len()) as i64, h.clone())
+            })
+            .collect();
+        let mut want = Vec::new();
+        while let Some(line) = lines.next_if(|l| l.starts_with("chunk ")) {
+            want.push(unhex(&line["chunk ".len()..]));
+        }
+        let (encoding, ours) = if case.starts_with("histogram") {
+            (Encoding::HistogramSt, chunks_with_start_ts!(HistogramEncoder, &samples, *cut))
+        } else {
+            let floats: Vec<_> = samples.iter().map(|(st, t, h)| (*st, *t, h.to_float())).collect();
+            (Encoding::FloatHistogramSt, chunks_with_start_ts!(FloatHistogramEncoder, &floats, *cut))
+        };
+        for (i, (ours, want)) in ours.iter().zip(&want).enumerate() {
+            assert_eq!(&ours[..], &want[..], "{case} chunk {i}");
+        }
+        assert_eq!(ours.len(), want.len(), "{case}");
+        let mut out = SampleColumns::default();
+        let mut by_iter = Vec::new();
+        for data in want {
+            assert_eq!(encode_again(encoding, &data), data);
+            let chunk = chunk(encoding, data);
+            chunk.decode_into(TimeRange::ALL, &mut out).unwrap();
+            let mut it = chunk.iter().unwrap();
+            while let Some(sample) = it.next() {
+                by_iter.push((it.start_ts(), sample.unwrap().0));
+            }
+            chunks += 1;
+        }
+        assert_eq!(by_iter, samples.iter().map(|(st, t, _)| (*st, *t)).collect::<Vec<_>>(), "{case}");
+        let no_start = vec![0; sts.len()];
+        assert_eq!(if out.start_ts.is_empty() { &no_start } else { &out.start_ts }, &sts, "{case}");
+        for (i, (_, t, h)) in samples.iter().enumerate() {
+            let (mut got, mut want) = ((**out.histogram(i).unwrap()).clone(), h.to_float());
+            assert!((out.ts[i], got.compact(0).equals(want.compact(0))) == (*t, true), "{case} {i}");
+        }
+        cases += 1;
+    }
+    assert_eq!(cases, 50);
+    assert!(chunks > 150, "{chunks}");
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chronolith_bucket::{UploadOptions, upload_block};
-use chronolith_chunk::{Chunk, ChunkError, SampleColumns, Xor2Encoder, encode_columns};
+use chronolith_chunk::{
+    Chunk, ChunkError, FloatHistogramEncoder, SampleColumns, Xor2Encoder, encode_columns,
+};
 use chronolith_model::{BlockId, Labels};
 use chronolith_objstore::{Bucket, BucketConfig, BucketMetrics, open};
 use chronolith_promql::Queryable;
-use chronolith_promql::script::{LoadedSeries, LoadedValue, ScriptStorage};
+use chronolith_promql::script::{LoadedSample, LoadedSeries, LoadedValue, ScriptStorage};
 use chronolith_query::StoreQueryable;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::shutdown::CancellationToken;
@@ -126,19 +128,12 @@ fn next_id() -> BlockId {
     BlockId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).into())
 }
 
-/// A series' samples as a writer of blocks encodes them: XOR2 where floats have start timestamps, else XOR; float
-/// histogram chunks, which keep no start timestamps.
+/// A series' samples as a writer of blocks encodes them: in the encodings with start timestamps where there are some.
 fn chunks(series: &LoadedSeries) -> Result<Vec<Chunk>, ChunkError> {
     let mut out = Vec::new();
     for run in series.samples.chunk_by(|a, b| is_float(&a.value) == is_float(&b.value)) {
-        if run.iter().any(|s| s.start_t != 0) && is_float(&run[0].value) {
-            let mut encoder = Xor2Encoder::new();
-            for sample in run {
-                if let LoadedValue::Float(v) = sample.value {
-                    encoder.append(sample.start_t, sample.t, v)?;
-                }
-            }
-            out.push(encoder.finish_chunk(run[0].t, run[run.len() - 1].t));
+        if run.iter().any(|s| s.start_t != 0) {
+            with_start_timestamps(run, &mut out)?;
             continue;
         }
         let mut columns = SampleColumns::default();
@@ -151,6 +146,33 @@ fn chunks(series: &LoadedSeries) -> Result<Vec<Chunk>, ChunkError> {
         out.extend(encode_columns(&columns)?);
     }
     Ok(out)
+}
+
+fn with_start_timestamps(run: &[LoadedSample], out: &mut Vec<Chunk>) -> Result<(), ChunkError> {
+    let mut floats = Xor2Encoder::new();
+    let mut open: Option<(i64, FloatHistogramEncoder)> = None;
+    for sample in run {
+        let (st, t) = (sample.start_t, sample.t);
+        match (&sample.value, &mut open) {
+            (LoadedValue::Float(v), _) => floats.append(st, t, *v)?,
+            (LoadedValue::Histogram(h), None) => {
+                open = Some((t, FloatHistogramEncoder::first_with_start_ts(None, st, t, h)?));
+            }
+            (LoadedValue::Histogram(h), Some((mint, encoder))) => {
+                if let Some(next) = encoder.append_with_start_ts(st, t, h)? {
+                    let maxt = encoder.last_t();
+                    out.push(std::mem::replace(encoder, next).finish_chunk(*mint, maxt));
+                    *mint = t;
+                }
+            }
+        }
+    }
+    let last = run[run.len() - 1].t;
+    out.push(match open {
+        Some((mint, encoder)) => encoder.finish_chunk(mint, last),
+        None => floats.finish_chunk(run[0].t, last),
+    });
+    Ok(())
 }
 
 fn is_float(value: &LoadedValue) -> bool {

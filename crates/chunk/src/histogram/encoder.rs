@@ -11,10 +11,11 @@ use bytes::Bytes;
 use chronolith_model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterReset, Span};
 use chronolith_model::is_stale_nan;
 
+use super::header::{HEADER_BITS, Header, ST_SAMPLES_MAX};
 use super::layout::Layout;
 use super::union::Union;
-use super::{HEADER_BITS, flags, from_flags};
 use crate::bits::BitWriter;
+use crate::start_ts::StartTsWriter;
 use crate::varbit::put_varbit_int;
 use crate::{Chunk, ChunkError, Encoding};
 
@@ -38,6 +39,8 @@ pub struct Parts<'a, K: Kind> {
 pub trait Kind: Sized + std::fmt::Debug + Clone + 'static {
     /// Encoding of the chunks.
     const ENCODING: Encoding;
+    /// Encoding of the chunks with start timestamps.
+    const ENCODING_ST: Encoding;
     /// The chunk header says whether there was "no reset", not only whether there was one, when a chunk is cut for
     /// another reason than its size.
     const KNOWS_NO_RESET: bool;
@@ -64,15 +67,15 @@ pub trait Kind: Sized + std::fmt::Debug + Clone + 'static {
     /// Writes a later sample, without its timestamp.
     #[doc(hidden)]
     fn put_next(state: &mut Self::State, w: &mut BitWriterHandle<'_>, parts: &Parts<'_, Self>);
-    /// Decodes a chunk.
-    fn decode(data: &[u8]) -> Result<Vec<(i64, Self::Histogram)>, ChunkError>;
+    /// Decodes a chunk of one of the two encodings: start timestamp, timestamp, histogram.
+    fn decode(data: &[u8], encoding: Encoding) -> Result<Vec<(i64, i64, Self::Histogram)>, ChunkError>;
 }
 
 /// The writer, passed to [`Kind`] without making it public.
 #[derive(Debug)]
 pub struct BitWriterHandle<'a>(pub(super) &'a mut BitWriter);
 
-/// Builds a histogram chunk.
+/// Builds a histogram chunk, with start timestamps when the first sample came with one.
 #[derive(Clone, Debug)]
 pub struct Encoder<K: Kind> {
     w: BitWriter,
@@ -82,6 +85,8 @@ pub struct Encoder<K: Kind> {
     t: i64,
     t_delta: i64,
     state: K::State,
+    /// There in chunks with start timestamps.
+    start_ts: Option<StartTsWriter>,
 }
 
 /// How a histogram goes into a chunk.
@@ -91,7 +96,7 @@ enum Fit {
 }
 
 impl<K: Kind> Encoder<K> {
-    fn empty(header: CounterReset) -> Self {
+    fn empty(header: CounterReset, encoding: Encoding) -> Self {
         let mut w = BitWriter::default();
         w.put(0, HEADER_BITS);
         Encoder {
@@ -102,12 +107,33 @@ impl<K: Kind> Encoder<K> {
             t: 0,
             t_delta: 0,
             state: K::State::default(),
+            start_ts: encoding.has_start_ts().then(StartTsWriter::default),
         }
     }
 
     /// A chunk with its first sample. `previous` is the chunk before it, if there is one that ended for its size or
     /// age: the header then tells whether the counter was reset between them.
     pub fn first(previous: Option<&Self>, t: i64, h: &K::Histogram) -> Result<Self, ChunkError> {
+        Self::begin(previous, K::ENCODING, 0, t, h)
+    }
+
+    /// A chunk with start timestamps, and its first sample; `st` is 0 when unknown. Else as [`Encoder::first`].
+    pub fn first_with_start_ts(
+        previous: Option<&Self>,
+        st: i64,
+        t: i64,
+        h: &K::Histogram,
+    ) -> Result<Self, ChunkError> {
+        Self::begin(previous, K::ENCODING_ST, st, t, h)
+    }
+
+    fn begin(
+        previous: Option<&Self>,
+        encoding: Encoding,
+        st: i64,
+        t: i64,
+        h: &K::Histogram,
+    ) -> Result<Self, ChunkError> {
         let parts = K::parts(h);
         let header = match (parts.counter_reset, previous) {
             (CounterReset::Gauge, _) => CounterReset::Gauge,
@@ -118,21 +144,35 @@ impl<K: Kind> Encoder<K> {
             },
             (_, None) => CounterReset::Unknown,
         };
-        Self::started(header, t, &parts)
+        Self::started(header, encoding, st, t, &parts)
     }
 
-    fn started(header: CounterReset, t: i64, parts: &Parts<'_, K>) -> Result<Self, ChunkError> {
-        let mut encoder = Self::empty(header);
-        encoder.put(t, parts)?;
+    fn started(
+        header: CounterReset,
+        encoding: Encoding,
+        st: i64,
+        t: i64,
+        parts: &Parts<'_, K>,
+    ) -> Result<Self, ChunkError> {
+        let mut encoder = Self::empty(header, encoding);
+        encoder.put(st, t, parts)?;
         Ok(encoder)
     }
 
-    /// An encoder that continues `data`.
+    /// An encoder that continues `data`, a chunk without start timestamps.
     pub fn resume(data: &[u8]) -> Result<Self, ChunkError> {
-        let header = data.get(2).copied().map_or(CounterReset::Unknown, from_flags);
-        let mut encoder = Self::empty(header);
-        for (t, h) in K::decode(data)? {
-            encoder.put(t, &K::parts(&h))?;
+        Self::resume_as(data, K::ENCODING)
+    }
+
+    /// An encoder that continues `data`, a chunk with start timestamps.
+    pub fn resume_with_start_ts(data: &[u8]) -> Result<Self, ChunkError> {
+        Self::resume_as(data, K::ENCODING_ST)
+    }
+
+    fn resume_as(data: &[u8], encoding: Encoding) -> Result<Self, ChunkError> {
+        let mut encoder = Self::empty(Header::read(data, encoding)?.reset, encoding);
+        for (st, t, h) in K::decode(data, encoding)? {
+            encoder.put(st, t, &K::parts(&h))?;
         }
         Ok(encoder)
     }
@@ -142,21 +182,37 @@ impl<K: Kind> Encoder<K> {
     ///
     /// The histogram must be valid; one whose spans contradict its buckets is an error.
     pub fn append(&mut self, t: i64, h: &K::Histogram) -> Result<Option<Self>, ChunkError> {
+        self.append_with_start_ts(0, t, h)
+    }
+
+    /// [`Encoder::append`] with a start timestamp, 0 when unknown. Only a chunk that was begun with start timestamps
+    /// takes another one than 0.
+    pub fn append_with_start_ts(
+        &mut self,
+        st: i64,
+        t: i64,
+        h: &K::Histogram,
+    ) -> Result<Option<Self>, ChunkError> {
+        let encoding = self.encoding();
+        if st != 0 && !encoding.has_start_ts() {
+            let reason = "it has no place for start timestamps";
+            return Err(ChunkError::Unsupported { encoding, reason });
+        }
         let mut parts = K::parts(h);
         if self.samples == 0 {
             if parts.counter_reset != CounterReset::Unknown && parts.counter_reset != CounterReset::NotReset {
                 self.header = parts.counter_reset;
             }
-            self.put(t, &parts)?;
+            self.put(st, t, &parts)?;
             return Ok(None);
         }
         check_spans(&parts)?;
         let gauge = parts.counter_reset == CounterReset::Gauge;
         let (fit, found) = if gauge { self.fit_gauge(&parts) } else { self.fit_counter(&parts) };
         let unions = match fit {
-            None => return Self::started(found, t, &parts).map(Some),
+            None => return Self::started(found, encoding, st, t, &parts).map(Some),
             Some(Fit::AsIs) => {
-                self.put(t, &parts)?;
+                self.put(st, t, &parts)?;
                 return Ok(None);
             }
             Some(Fit::Widen(unions)) => unions,
@@ -176,14 +232,15 @@ impl<K: Kind> Encoder<K> {
         if grows {
             self.recode(&spans, &unions)?;
         }
-        self.put(t, &parts)?;
+        self.put(st, t, &parts)?;
         Ok(None)
     }
 
     /// Encodes the chunk anew with more buckets.
     fn recode(&mut self, spans: &[Vec<Span>; 2], unions: &[Union; 2]) -> Result<(), ChunkError> {
-        let mut wider = Self::empty(self.header);
-        for (t, h) in K::decode(&self.snapshot())? {
+        let encoding = self.encoding();
+        let mut wider = Self::empty(self.header, encoding);
+        for (st, t, h) in K::decode(&self.snapshot(), encoding)? {
             let mut parts = K::parts(&h);
             for (side, union) in unions.iter().enumerate().filter(|(_, u)| u.grows) {
                 if !is_stale_nan(parts.sum) {
@@ -191,7 +248,7 @@ impl<K: Kind> Encoder<K> {
                 }
             }
             parts.spans = [&spans[0], &spans[1]];
-            wider.put(t, &parts)?;
+            wider.put(st, t, &parts)?;
         }
         *self = wider;
         Ok(())
@@ -265,9 +322,10 @@ impl<K: Kind> Encoder<K> {
         [0, 1].map(|side| Union::new(&self.layout.spans[side], h.spans[side]))
     }
 
-    fn put(&mut self, t: i64, parts: &Parts<'_, K>) -> Result<(), ChunkError> {
-        if self.samples == u16::MAX {
-            return Err(ChunkError::Full);
+    fn put(&mut self, st: i64, t: i64, parts: &Parts<'_, K>) -> Result<(), ChunkError> {
+        let samples_max = if self.start_ts.is_some() { ST_SAMPLES_MAX } else { u16::MAX };
+        if self.samples == samples_max {
+            return Err(ChunkError::Full(samples_max));
         }
         let stale = is_stale_nan(parts.sum).then(|| K::stale(parts.sum));
         let parts = stale.as_ref().unwrap_or(parts);
@@ -289,10 +347,21 @@ impl<K: Kind> Encoder<K> {
             put_varbit_int(tail, words, t_delta.wrapping_sub(self.t_delta));
             K::put_next(&mut self.state, &mut BitWriterHandle(&mut self.w), parts);
         }
+        if let Some(start_ts) = &mut self.start_ts {
+            let (tail, words) = self.w.parts();
+            match self.samples {
+                0 => start_ts.put_first(tail, words, t, st),
+                i => start_ts.put_later(tail, words, i, self.t, st),
+            }
+        }
         self.t = t;
         self.t_delta = t_delta;
         self.samples += 1;
         Ok(())
+    }
+
+    fn encoding(&self) -> Encoding {
+        if self.start_ts.is_some() { K::ENCODING_ST } else { K::ENCODING }
     }
 
     /// Timestamp of the last sample.
@@ -318,8 +387,13 @@ impl<K: Kind> Encoder<K> {
     /// The chunk's bytes so far.
     pub fn snapshot(&self) -> Bytes {
         let mut out = self.w.to_vec();
-        out[..2].copy_from_slice(&self.samples.to_be_bytes());
-        out[2] = flags(self.header);
+        let header = Header {
+            encoding: self.encoding(),
+            samples: self.sample_count(),
+            reset: self.header,
+            start_ts: self.start_ts.as_ref().map_or(0, StartTsWriter::header),
+        };
+        header.write(&mut out);
         Bytes::from(out)
     }
 
@@ -330,7 +404,7 @@ impl<K: Kind> Encoder<K> {
 
     /// The chunk, covering `mint` to `maxt`.
     pub fn finish_chunk(self, mint: i64, maxt: i64) -> Chunk {
-        Chunk { mint, maxt, encoding: K::ENCODING, data: self.finish() }
+        Chunk { mint, maxt, encoding: self.encoding(), data: self.finish() }
     }
 }
 

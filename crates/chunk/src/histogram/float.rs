@@ -6,11 +6,13 @@ use chronolith_model::histogram::{CounterReset, EXPONENTIAL_SCHEMA_MAX};
 use chronolith_model::{FloatHistogram, is_stale_nan};
 
 use super::encoder::{BitWriterHandle, Kind, Parts};
+use super::header::{HEADER_BITS, Header};
 use super::layout::Layout;
-use super::{HEADER_BITS, from_flags, hint, must_reduce};
+use super::{hint, must_reduce};
 use crate::bits::{BitReader, BitWriter};
+use crate::start_ts::StartTsReader;
 use crate::varbit::take_varbit_int;
-use crate::xor::{NO_WINDOW, Stumble, XorValue, check, count, put_xor};
+use crate::xor::{NO_WINDOW, Stumble, XorValue, check, put_xor};
 use crate::{ChunkError, Encoding};
 
 /// Float histograms.
@@ -56,6 +58,7 @@ pub struct State {
 
 impl Kind for Floats {
     const ENCODING: Encoding = Encoding::FloatHistogram;
+    const ENCODING_ST: Encoding = Encoding::FloatHistogramSt;
     const KNOWS_NO_RESET: bool = false;
     type Histogram = FloatHistogram;
     type Count = f64;
@@ -121,11 +124,11 @@ impl Kind for Floats {
         }
     }
 
-    fn decode(data: &[u8]) -> Result<Vec<(i64, FloatHistogram)>, ChunkError> {
-        let mut it = FloatHistogramIter::new(data)?;
+    fn decode(data: &[u8], encoding: Encoding) -> Result<Vec<(i64, i64, FloatHistogram)>, ChunkError> {
+        let mut it = FloatHistogramIter::new(data, encoding)?;
         let mut out = Vec::new();
         while let Some(t) = it.advance()? {
-            out.push((t, it.histogram()));
+            out.push((it.start_ts(), t, it.histogram()));
         }
         Ok(out)
     }
@@ -136,9 +139,9 @@ impl Kind for Floats {
 pub(crate) struct FloatHistogramIter<'a> {
     r: BitReader<'a>,
     len: usize,
-    samples: usize,
+    header: Header,
     next: usize,
-    header: CounterReset,
+    start_ts: StartTsReader,
     layout: Layout,
     t: i64,
     t_delta: i64,
@@ -149,17 +152,18 @@ pub(crate) struct FloatHistogramIter<'a> {
 }
 
 impl<'a> FloatHistogramIter<'a> {
-    pub(crate) fn new(data: &'a [u8]) -> Result<Self, ChunkError> {
-        let samples = count(data, Encoding::FloatHistogram)?;
-        let header = from_flags(data.get(2).copied().unwrap_or(0));
+    /// Reads `data`, whose encoding is one of the two of this kind.
+    pub(crate) fn new(data: &'a [u8], encoding: Encoding) -> Result<Self, ChunkError> {
+        let header = Header::read(data, encoding)?;
+        let start_ts = StartTsReader::new(header.start_ts);
         let mut r = BitReader::new(data);
         r.skip(HEADER_BITS);
         Ok(FloatHistogramIter {
             r,
             len: data.len(),
-            samples,
-            next: 0,
             header,
+            next: 0,
+            start_ts,
             layout: Layout::default(),
             t: 0,
             t_delta: 0,
@@ -172,19 +176,21 @@ impl<'a> FloatHistogramIter<'a> {
 
     /// Reads the next sample and returns its timestamp; `None` after the last one.
     pub(crate) fn advance(&mut self) -> Result<Option<i64>, ChunkError> {
-        if self.next >= self.samples {
+        if self.next >= self.header.samples {
             return Ok(None);
         }
         let i = self.next;
+        let before = self.t;
         let done = if i == 0 { self.first() } else { self.later() };
+        self.start_ts.take_later(&mut self.r, i, before);
         self.next += 1;
-        check(&self.r, done, Encoding::FloatHistogram, self.len, i)
-            .inspect_err(|_| self.next = self.samples)?;
+        check(&self.r, done, self.header.encoding, self.len, i)
+            .inspect_err(|_| self.next = self.header.samples)?;
         Ok(Some(self.t))
     }
 
     fn first(&mut self) -> Result<(), Stumble> {
-        self.layout = Layout::read(&mut self.r, self.samples)?;
+        self.layout = Layout::read(&mut self.r, self.header.samples)?;
         if self.r.overrun() {
             return Ok(());
         }
@@ -198,7 +204,7 @@ impl<'a> FloatHistogramIter<'a> {
                 self.buckets[side].push(XorValue { bits, ..XorValue::default() });
             }
         }
-        Ok(())
+        self.start_ts.take_first(&mut self.r, self.t)
     }
 
     fn later(&mut self) -> Result<(), Stumble> {
@@ -214,6 +220,11 @@ impl<'a> FloatHistogramIter<'a> {
         self.buckets.iter_mut().flatten().try_for_each(|v| v.take(r))
     }
 
+    /// The sample's start timestamp, 0 when unknown.
+    pub(crate) fn start_ts(&self) -> i64 {
+        self.start_ts.last()
+    }
+
     /// The sample's histogram.
     pub(crate) fn histogram(&self) -> FloatHistogram {
         let sum = f64::from_bits(self.sum.bits);
@@ -223,7 +234,7 @@ impl<'a> FloatHistogramIter<'a> {
         let [positive_spans, negative_spans] = self.layout.spans.clone();
         let values = |side: usize| self.buckets[side].iter().map(|v| f64::from_bits(v.bits)).collect();
         let mut h = FloatHistogram {
-            counter_reset: hint(self.header, self.next - 1),
+            counter_reset: hint(self.header.reset, self.next - 1),
             schema: self.layout.schema,
             zero_threshold: self.layout.zero_threshold,
             zero_count: f64::from_bits(self.zero_count.bits),

@@ -6,11 +6,13 @@ use chronolith_model::histogram::{CounterReset, EXPONENTIAL_SCHEMA_MAX};
 use chronolith_model::{FloatHistogram, Histogram, is_stale_nan};
 
 use super::encoder::{BitWriterHandle, Kind, Parts};
+use super::header::{HEADER_BITS, Header};
 use super::layout::Layout;
-use super::{HEADER_BITS, from_flags, hint, must_reduce};
+use super::{hint, must_reduce};
 use crate::bits::{BitReader, BitWriter};
+use crate::start_ts::StartTsReader;
 use crate::varbit::{take_varbit_int, take_varbit_uint};
-use crate::xor::{NO_WINDOW, Stumble, XorValue, check, count, put_xor};
+use crate::xor::{NO_WINDOW, Stumble, XorValue, check, put_xor};
 use crate::{ChunkError, Encoding};
 
 /// Integer histograms.
@@ -51,6 +53,7 @@ impl Default for State {
 
 impl Kind for Ints {
     const ENCODING: Encoding = Encoding::Histogram;
+    const ENCODING_ST: Encoding = Encoding::HistogramSt;
     const KNOWS_NO_RESET: bool = true;
     type Histogram = Histogram;
     type Count = u64;
@@ -151,11 +154,11 @@ impl Kind for Ints {
         }
     }
 
-    fn decode(data: &[u8]) -> Result<Vec<(i64, Histogram)>, ChunkError> {
-        let mut it = HistogramIter::new(data)?;
+    fn decode(data: &[u8], encoding: Encoding) -> Result<Vec<(i64, i64, Histogram)>, ChunkError> {
+        let mut it = HistogramIter::new(data, encoding)?;
         let mut out = Vec::new();
         while let Some(t) = it.advance()? {
-            out.push((t, it.histogram()));
+            out.push((it.start_ts(), t, it.histogram()));
         }
         Ok(out)
     }
@@ -166,9 +169,9 @@ impl Kind for Ints {
 pub(crate) struct HistogramIter<'a> {
     r: BitReader<'a>,
     len: usize,
-    samples: usize,
+    header: Header,
     next: usize,
-    header: CounterReset,
+    start_ts: StartTsReader,
     layout: Layout,
     t: i64,
     t_delta: i64,
@@ -182,17 +185,18 @@ pub(crate) struct HistogramIter<'a> {
 }
 
 impl<'a> HistogramIter<'a> {
-    pub(crate) fn new(data: &'a [u8]) -> Result<Self, ChunkError> {
-        let samples = count(data, Encoding::Histogram)?;
-        let header = from_flags(data.get(2).copied().unwrap_or(0));
+    /// Reads `data`, whose encoding is one of the two of this kind.
+    pub(crate) fn new(data: &'a [u8], encoding: Encoding) -> Result<Self, ChunkError> {
+        let header = Header::read(data, encoding)?;
+        let start_ts = StartTsReader::new(header.start_ts);
         let mut r = BitReader::new(data);
         r.skip(HEADER_BITS);
         Ok(HistogramIter {
             r,
             len: data.len(),
-            samples,
-            next: 0,
             header,
+            next: 0,
+            start_ts,
             layout: Layout::default(),
             t: 0,
             t_delta: 0,
@@ -207,18 +211,21 @@ impl<'a> HistogramIter<'a> {
 
     /// Reads the next sample and returns its timestamp; `None` after the last one.
     pub(crate) fn advance(&mut self) -> Result<Option<i64>, ChunkError> {
-        if self.next >= self.samples {
+        if self.next >= self.header.samples {
             return Ok(None);
         }
         let i = self.next;
+        let before = self.t;
         let done = if i == 0 { self.first() } else { self.later() };
+        self.start_ts.take_later(&mut self.r, i, before);
         self.next += 1;
-        check(&self.r, done, Encoding::Histogram, self.len, i).inspect_err(|_| self.next = self.samples)?;
+        check(&self.r, done, self.header.encoding, self.len, i)
+            .inspect_err(|_| self.next = self.header.samples)?;
         Ok(Some(self.t))
     }
 
     fn first(&mut self) -> Result<(), Stumble> {
-        self.layout = Layout::read(&mut self.r, self.samples)?;
+        self.layout = Layout::read(&mut self.r, self.header.samples)?;
         if self.r.overrun() {
             return Ok(());
         }
@@ -231,7 +238,7 @@ impl<'a> HistogramIter<'a> {
                 self.buckets[side].push((take_varbit_int(&mut self.r), 0));
             }
         }
-        Ok(())
+        self.start_ts.take_first(&mut self.r, self.t)
     }
 
     fn later(&mut self) -> Result<(), Stumble> {
@@ -253,6 +260,11 @@ impl<'a> HistogramIter<'a> {
         Ok(())
     }
 
+    /// The sample's start timestamp, 0 when unknown.
+    pub(crate) fn start_ts(&self) -> i64 {
+        self.start_ts.last()
+    }
+
     /// The sample's histogram.
     pub(crate) fn histogram(&self) -> Histogram {
         let sum = f64::from_bits(self.sum.bits);
@@ -262,7 +274,7 @@ impl<'a> HistogramIter<'a> {
         let [positive_spans, negative_spans] = self.layout.spans.clone();
         let steps = |side: usize| self.buckets[side].iter().map(|(step, _)| *step).collect();
         let mut h = Histogram {
-            counter_reset: hint(self.header, self.next - 1),
+            counter_reset: hint(self.header.reset, self.next - 1),
             schema: self.layout.schema,
             zero_threshold: self.layout.zero_threshold,
             zero_count: self.zero_count,
@@ -296,7 +308,7 @@ impl<'a> HistogramIter<'a> {
             absolute.collect()
         };
         let mut h = FloatHistogram {
-            counter_reset: hint(self.header, self.next - 1),
+            counter_reset: hint(self.header.reset, self.next - 1),
             schema: self.layout.schema,
             zero_threshold: self.layout.zero_threshold,
             zero_count: self.zero_count as f64,

@@ -1,7 +1,7 @@
 //! Native histogram chunks.
 //!
 //! ```text
-//! u16 n | u8 flags (two bits of reset knowledge) | layout | samples
+//! header (3 bytes) | layout | samples
 //!
 //! layout        zero threshold | schema | positive spans | negative spans | [custom bounds]
 //! int sample    t, count, zero count, sum, buckets (deltas between neighbours); later ones as deltas of deltas, the
@@ -9,10 +9,14 @@
 //! float sample  t, count, zero count, sum, buckets (absolute); later ones as XOR, each with a window of its own
 //! ```
 //!
+//! Encodings 2 and 3 are that; in 5 and 6 a start timestamp follows each sample, see [`crate::start_ts`], and the header is
+//! another one, see [`header`]. Upstream calls these two experimental: the bytes are those of Prometheus 3.14.0.
+//!
 //! The layout is written once; [`encoder`] holds the rules by which a histogram with other buckets is fitted in.
 
 mod encoder;
 mod float;
+mod header;
 mod int;
 mod layout;
 mod union;
@@ -28,35 +32,13 @@ use chronolith_model::histogram::{
 };
 
 pub(crate) use float::FloatHistogramIter;
+pub(crate) use header::ST_SAMPLES_MAX;
 pub(crate) use int::HistogramIter;
 
 /// Builds chunks of integer histograms.
 pub type HistogramEncoder = Encoder<Ints>;
 /// Builds chunks of float histograms.
 pub type FloatHistogramEncoder = Encoder<Floats>;
-
-/// Count and flags.
-const HEADER_BITS: u32 = 24;
-
-/// The flags byte of a chunk that was started with this knowledge.
-fn flags(reset: CounterReset) -> u8 {
-    match reset {
-        CounterReset::Unknown => 0,
-        CounterReset::NotReset => 0b0100_0000,
-        CounterReset::Reset => 0b1000_0000,
-        CounterReset::Gauge => 0b1100_0000,
-    }
-}
-
-/// The knowledge in a chunk's flags byte.
-fn from_flags(flags: u8) -> CounterReset {
-    match flags >> 6 {
-        0 => CounterReset::Unknown,
-        1 => CounterReset::NotReset,
-        2 => CounterReset::Reset,
-        _ => CounterReset::Gauge,
-    }
-}
 
 /// What a reader is told about sample `i`. The first one of a counter chunk is unknown whatever the header says: the
 /// chunk before it may be gone, or another one may have come between.

@@ -23,7 +23,8 @@ fn counter(count: u64, positive: &[(i32, u32)], deltas: &[i64]) -> Histogram {
 }
 
 fn decode(e: &HistogramEncoder) -> Vec<(i64, Histogram)> {
-    Ints::decode(&e.snapshot()).unwrap()
+    let samples = Ints::decode(&e.snapshot(), Encoding::Histogram).unwrap();
+    samples.into_iter().map(|(_, t, h)| (t, h)).collect()
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn what_starts_a_new_chunk() {
         let next = e.append(2, &h).unwrap().expect(name);
         assert_eq!(next.counter_reset(), header, "{name}");
         assert_eq!((e.sample_count(), next.sample_count()), (1, 1));
-        assert_eq!(from_flags(next.snapshot()[2]), header);
+        assert_eq!(header::Header::read(&next.snapshot(), Encoding::Histogram).unwrap().reset, header);
     }
     let mut e = HistogramEncoder::first(None, 1, &base).unwrap();
     let stale = Histogram { sum: STALE_NAN, ..Histogram::default() };
@@ -114,6 +115,23 @@ fn fine_schemas_are_reduced_and_unknown_ones_refused() {
             assert_eq!((h.schema, &h.positive_buckets[..]), (8, &[3.0][..]));
         }
     }
+}
+
+#[test]
+fn a_start_timestamp_needs_its_encoding_and_room() {
+    let h = counter(1, &[(0, 1)], &[1]);
+    let mut plain = HistogramEncoder::first(None, 1, &h).unwrap();
+    assert!(matches!(plain.append_with_start_ts(1, 2, &h), Err(ChunkError::Unsupported { .. })));
+    let mut e = HistogramEncoder::first_with_start_ts(None, 5, 9, &h).unwrap();
+    for t in 10..9 + i64::from(ST_SAMPLES_MAX) {
+        assert!(e.append_with_start_ts(5, t, &h).unwrap().is_none());
+    }
+    assert_eq!(e.append(100_000, &h).unwrap_err(), ChunkError::Full(ST_SAMPLES_MAX));
+    let chunk = e.finish_chunk(9, 8 + i64::from(ST_SAMPLES_MAX));
+    assert_eq!(chunk.sample_count().unwrap(), usize::from(ST_SAMPLES_MAX));
+    let mut out = SampleColumns::default();
+    chunk.decode_into(TimeRange::new(20, 30), &mut out).unwrap();
+    assert_eq!((out.len(), out.start_ts), (11, vec![5; 11]));
 }
 
 #[test]
@@ -187,13 +205,18 @@ fn histograms() -> impl Strategy<Value = Vec<(i64, Histogram)>> {
     })
 }
 
-/// Appends all, and returns the chunks.
-fn encode<K: Kind>(samples: &[(i64, K::Histogram)]) -> Vec<Chunk> {
+/// Appends all, and returns the chunks. The start timestamps are those of [`start_ts`], or none.
+fn encode<K: Kind>(samples: &[(i64, K::Histogram)], with_start_ts: bool) -> Vec<Chunk> {
     let mut out = Vec::new();
-    let mut open = Encoder::<K>::first(None, samples[0].0, &samples[0].1).unwrap();
+    let (t, h) = &samples[0];
+    let mut open = match with_start_ts {
+        true => Encoder::<K>::first_with_start_ts(None, start_ts(*t), *t, h).unwrap(),
+        false => Encoder::<K>::first(None, *t, h).unwrap(),
+    };
     let mut mint = samples[0].0;
     for (t, h) in &samples[1..] {
-        if let Some(next) = open.append(*t, h).unwrap() {
+        let st = if with_start_ts { start_ts(*t) } else { 0 };
+        if let Some(next) = open.append_with_start_ts(st, *t, h).unwrap() {
             let maxt = open.last_t();
             out.push(std::mem::replace(&mut open, next).finish_chunk(mint, maxt));
             mint = *t;
@@ -202,6 +225,11 @@ fn encode<K: Kind>(samples: &[(i64, K::Histogram)]) -> Vec<Chunk> {
     let maxt = open.last_t();
     out.push(open.finish_chunk(mint, maxt));
     out
+}
+
+/// A start timestamp of any size, for a third of the times none.
+fn start_ts(t: i64) -> i64 {
+    if t % 3 == 0 { 0 } else { t.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64) >> (t % 64) }
 }
 
 fn same(got: &FloatHistogram, want: &FloatHistogram) -> bool {
@@ -217,18 +245,26 @@ proptest! {
     #[test]
     fn histograms_come_back(samples in histograms()) {
         let floats: Vec<_> = samples.iter().map(|(t, h)| (*t, h.to_float())).collect();
-        for chunks in [encode::<Ints>(&samples), encode::<Floats>(&floats)] {
+        let all = [false, true].map(|st| [encode::<Ints>(&samples, st), encode::<Floats>(&floats, st)]);
+        for chunks in all.into_iter().flatten() {
             let mut out = SampleColumns::default();
             for c in &chunks {
                 c.decode_into(TimeRange::ALL, &mut out).unwrap();
                 let again = match c.encoding {
                     Encoding::Histogram => HistogramEncoder::resume(&c.data).unwrap().finish(),
+                    Encoding::HistogramSt => HistogramEncoder::resume_with_start_ts(&c.data).unwrap().finish(),
+                    Encoding::FloatHistogramSt => {
+                        FloatHistogramEncoder::resume_with_start_ts(&c.data).unwrap().finish()
+                    }
                     _ => FloatHistogramEncoder::resume(&c.data).unwrap().finish(),
                 };
                 prop_assert_eq!(&again, &c.data);
                 prop_assert_eq!(c.iter().unwrap().filter(|s| s.is_ok()).count(), c.sample_count().unwrap());
             }
             prop_assert_eq!(&out.ts, &samples.iter().map(|s| s.0).collect::<Vec<_>>());
+            if chunks[0].encoding.has_start_ts() && !out.start_ts.is_empty() {
+                prop_assert_eq!(&out.start_ts, &samples.iter().map(|s| start_ts(s.0)).collect::<Vec<_>>());
+            }
             for (i, (_, want)) in floats.iter().enumerate() {
                 prop_assert!(same(out.histogram(i).unwrap(), want), "sample {} {:?} {:?}", i, out.histogram(i), want);
             }
@@ -238,7 +274,9 @@ proptest! {
     #[test]
     fn damaged_chunks_do_not_panic(samples in histograms(), at in any::<prop::sample::Index>(), bit in 0..8) {
         let floats: Vec<_> = samples.iter().map(|(t, h)| (*t, h.to_float())).collect();
-        for chunk in [encode::<Ints>(&samples).remove(0), encode::<Floats>(&floats).remove(0)] {
+        let all = [false, true].map(|st| [encode::<Ints>(&samples, st), encode::<Floats>(&floats, st)]);
+        for mut chunks in all.into_iter().flatten() {
+            let chunk = chunks.remove(0);
             let mut data = chunk.data.to_vec();
             let at = at.index(data.len());
             let mut out = SampleColumns::default();
@@ -252,7 +290,7 @@ proptest! {
 
     #[test]
     fn garbage_does_not_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
-        for encoding in [Encoding::Histogram, Encoding::FloatHistogram, Encoding::Xor2] {
+        for encoding in [2, 3, 4, 5, 6].map(|e| Encoding::try_from(e).unwrap()) {
             let chunk = Chunk { mint: 0, maxt: 0, encoding, data: data.clone().into() };
             let _ = chunk.decode_into(TimeRange::ALL, &mut SampleColumns::default());
         }

@@ -1,18 +1,15 @@
-//! Decoding chunks and encoding them anew, where samples must be merged or left out.
+//! Decoding chunks and encoding them anew, where samples must be merged or left out. Where one of the samples has a start
+//! timestamp, all go into the encodings that keep these.
 
-use chronolith_chunk::{Chunk, ChunkError, FloatHistogramEncoder, HistogramEncoder, XorEncoder};
+use chronolith_chunk::{Chunk, ChunkError, FloatHistogramEncoder, HistogramEncoder, Xor2Encoder, XorEncoder};
 use chronolith_model::{SampleValue, TimeRange};
 
 /// The samples of `chunk` outside all of the `deleted` ranges, as chunks.
 pub(super) fn without_ranges(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, ChunkError> {
     let mut samples = Vec::new();
-    for sample in chunk.iter()? {
-        let (t, value) = sample?;
-        if !deleted.iter().any(|r| r.contains(t)) {
-            samples.push((t, value));
-        }
-    }
-    encode_values(&samples)
+    decode(chunk, &mut samples)?;
+    samples.retain(|s| !deleted.iter().any(|r| r.contains(s.t)));
+    encode_samples(&samples)
 }
 
 /// One series' chunks out of several blocks as chunks in time order that do not overlap. Chunks that overlap no
@@ -47,14 +44,33 @@ fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> 
     }
     let mut samples = Vec::new();
     for chunk in group {
-        for sample in chunk.iter()? {
-            samples.push(sample?);
-        }
+        decode(chunk, &mut samples)?;
     }
-    samples.sort_by_key(|(t, _)| *t);
-    samples.dedup_by_key(|(t, _)| *t);
-    out.extend(encode_values(&samples)?);
+    samples.sort_by_key(|s| s.t);
+    samples.dedup_by_key(|s| s.t);
+    out.extend(encode_samples(&samples)?);
     Ok(())
+}
+
+/// A decoded sample; a start timestamp of 0 is none.
+struct Sample {
+    start_ts: i64,
+    t: i64,
+    value: SampleValue,
+}
+
+fn decode(chunk: &Chunk, out: &mut Vec<Sample>) -> Result<(), ChunkError> {
+    let mut samples = chunk.iter()?;
+    while let Some(sample) = samples.next() {
+        let (t, value) = sample?;
+        out.push(Sample { start_ts: samples.start_ts(), t, value });
+    }
+    Ok(())
+}
+
+fn encode_samples(samples: &[Sample]) -> Result<Vec<Chunk>, ChunkError> {
+    let with_start_ts = samples.iter().any(|s| s.start_ts != 0);
+    encode(samples.iter().map(|s| (s.start_ts, s.t, &s.value)), with_start_ts)
 }
 
 /// Chunk size at which a new one begins, as Prometheus does when it encodes outside the head: a chunk of 1024 bytes
@@ -69,6 +85,7 @@ const HISTOGRAMS_MIN: usize = 10;
 /// The chunk being filled. A sample of another kind ends it.
 enum Open {
     Float(XorEncoder, i64, i64),
+    FloatSt(Xor2Encoder, i64, i64),
     Histogram(HistogramEncoder, i64),
     FloatHistogram(FloatHistogramEncoder, i64),
 }
@@ -77,6 +94,7 @@ impl Open {
     fn finish(self) -> Chunk {
         match self {
             Open::Float(encoder, mint, maxt) => encoder.finish_chunk(mint, maxt),
+            Open::FloatSt(encoder, mint, maxt) => encoder.finish_chunk(mint, maxt),
             Open::Histogram(encoder, mint) => {
                 let maxt = encoder.last_t();
                 encoder.finish_chunk(mint, maxt)
@@ -89,24 +107,44 @@ impl Open {
     }
 }
 
-/// Appends to a histogram encoder of either kind; gives the encoder of the next chunk when one had to begin.
-macro_rules! append_histogram {
-    ($encoder:ident, $kind:ty, $t:expr, $h:expr) => {
-        if $encoder.bytes_len() > HISTOGRAM_BYTES_MAX && $encoder.sample_count() > HISTOGRAMS_MIN {
-            Some(<$kind>::first(Some($encoder), $t, $h)?)
+/// The first sample of a histogram chunk of either kind, behind `previous`.
+macro_rules! first_histogram {
+    ($kind:ty, $previous:expr, $with_start_ts:expr, $st:expr, $t:expr, $h:expr) => {
+        if $with_start_ts {
+            <$kind>::first_with_start_ts($previous, $st, $t, $h)
         } else {
-            // Bucket indices too far apart for one chunk's spans.
-            $encoder.append($t, $h).or_else(|_| <$kind>::first(None, $t, $h).map(Some))?
+            <$kind>::first($previous, $t, $h)
         }
     };
 }
 
-/// Samples in time order as chunks of their kinds.
+/// Appends to a histogram encoder of either kind; gives the encoder of the next chunk when one had to begin.
+macro_rules! append_histogram {
+    ($encoder:ident, $kind:ty, $with_start_ts:expr, $st:expr, $t:expr, $h:expr) => {
+        if $encoder.bytes_len() > HISTOGRAM_BYTES_MAX && $encoder.sample_count() > HISTOGRAMS_MIN {
+            Some(first_histogram!($kind, Some($encoder), $with_start_ts, $st, $t, $h)?)
+        } else {
+            // Bucket indices too far apart for one chunk's spans.
+            $encoder
+                .append_with_start_ts($st, $t, $h)
+                .or_else(|_| first_histogram!($kind, None, $with_start_ts, $st, $t, $h).map(Some))?
+        }
+    };
+}
+
+/// Samples in time order as chunks of their kinds, without start timestamps.
 pub(crate) fn encode_values(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
+    encode(samples.iter().map(|(t, value)| (0, *t, value)), false)
+}
+
+/// Encodes start timestamp, timestamp and value; the first are all 0 unless `with_start_ts`.
+fn encode<'a>(
+    samples: impl Iterator<Item = (i64, i64, &'a SampleValue)>,
+    with_start_ts: bool,
+) -> Result<Vec<Chunk>, ChunkError> {
     let mut out = Vec::new();
     let mut open: Option<Open> = None;
-    for (t, value) in samples {
-        let t = *t;
+    for (st, t, value) in samples {
         // The chunk to go on with, when it is not the open one.
         let next = match (&mut open, value) {
             (Some(Open::Float(encoder, _, maxt)), SampleValue::Float(v))
@@ -116,21 +154,38 @@ pub(crate) fn encode_values(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>
                 *maxt = t;
                 None
             }
+            (Some(Open::FloatSt(encoder, _, maxt)), SampleValue::Float(v))
+                if encoder.bytes_len() <= XOR_BYTES_MAX =>
+            {
+                encoder.append(st, t, *v)?;
+                *maxt = t;
+                None
+            }
+            (_, SampleValue::Float(v)) if with_start_ts => {
+                let mut encoder = Xor2Encoder::new();
+                encoder.append(st, t, *v)?;
+                Some(Open::FloatSt(encoder, t, t))
+            }
             (_, SampleValue::Float(v)) => {
                 let mut encoder = XorEncoder::new();
                 encoder.append(t, *v);
                 Some(Open::Float(encoder, t, t))
             }
             (Some(Open::Histogram(encoder, _)), SampleValue::Histogram(h)) => {
-                append_histogram!(encoder, HistogramEncoder, t, h).map(|next| Open::Histogram(next, t))
+                append_histogram!(encoder, HistogramEncoder, with_start_ts, st, t, h)
+                    .map(|next| Open::Histogram(next, t))
             }
-            (_, SampleValue::Histogram(h)) => Some(Open::Histogram(HistogramEncoder::first(None, t, h)?, t)),
+            (_, SampleValue::Histogram(h)) => {
+                let first = first_histogram!(HistogramEncoder, None, with_start_ts, st, t, h)?;
+                Some(Open::Histogram(first, t))
+            }
             (Some(Open::FloatHistogram(encoder, _)), SampleValue::FloatHistogram(h)) => {
-                append_histogram!(encoder, FloatHistogramEncoder, t, h)
+                append_histogram!(encoder, FloatHistogramEncoder, with_start_ts, st, t, h)
                     .map(|next| Open::FloatHistogram(next, t))
             }
             (_, SampleValue::FloatHistogram(h)) => {
-                Some(Open::FloatHistogram(FloatHistogramEncoder::first(None, t, h)?, t))
+                let first = first_histogram!(FloatHistogramEncoder, None, with_start_ts, st, t, h)?;
+                Some(Open::FloatHistogram(first, t))
             }
         };
         if let Some(next) = next {
@@ -234,5 +289,56 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn start_timestamps_survive_a_merge_and_a_deletion() {
+        let histogram = Histogram {
+            schema: 1,
+            count: 2,
+            positive_spans: vec![Span { offset: 0, length: 1 }],
+            positive_buckets: vec![2],
+            ..Histogram::default()
+        };
+        let value = |t: i64| match t {
+            0..200 => SampleValue::Float(t as f64),
+            200..400 => SampleValue::FloatHistogram(Arc::new(histogram.to_float())),
+            _ => SampleValue::Histogram(Arc::new(histogram.clone())),
+        };
+        let part = |step: i64, start_ts: fn(i64) -> i64| {
+            let times = (0..600).filter(move |t| t % step != 1);
+            let samples: Vec<_> =
+                times.map(|t| Sample { start_ts: start_ts(t), t, value: value(t) }).collect();
+            encode_samples(&samples).unwrap()
+        };
+        let decoded = |chunks: &[Chunk]| {
+            let mut out = Vec::new();
+            chunks.iter().for_each(|c| decode(c, &mut out).unwrap());
+            out.into_iter().map(|s| (s.start_ts, s.t)).collect::<Vec<_>>()
+        };
+        let start_ts = |t: i64| t / 50 * 50 - 1000;
+        let mut chunks = part(3, start_ts);
+        // The second input knows of none.
+        chunks.extend(part(4, |_| 0));
+        assert_eq!(
+            chunks.iter().map(|c| c.encoding.as_u8()).collect::<BTreeSet<_>>(),
+            (1..=6).collect::<BTreeSet<u8>>()
+        );
+        let merged = merge_overlapping(chunks).unwrap();
+        assert!(merged.windows(2).all(|w| w[0].maxt < w[1].mint));
+        assert!(merged.iter().all(|c| c.encoding.has_start_ts()), "{merged:?}");
+        let got = decoded(&merged);
+        let times: Vec<i64> = (0..600).filter(|t| t % 3 != 1 || t % 4 != 1).collect();
+        assert_eq!(got.iter().map(|s| s.1).collect::<Vec<_>>(), times);
+        // Each input begins some of the chunks; what both have may come from either.
+        assert!(got.iter().all(|(st, t)| (t % 4 != 1 && *st == 0) || (t % 3 != 1 && *st == start_ts(*t))));
+        assert!(got.iter().any(|(st, t)| t % 4 == 1 && *st == start_ts(*t)));
+
+        let kept: Vec<Chunk> = part(1000, start_ts)
+            .iter()
+            .flat_map(|c| without_ranges(c, &[TimeRange::new(100, 450)]).unwrap())
+            .collect();
+        let left = (0..600).filter(|t| *t != 1 && !(100..=450).contains(t));
+        assert_eq!(decoded(&kept), left.map(|t| (start_ts(t), t)).collect::<Vec<_>>());
     }
 }
