@@ -124,7 +124,14 @@ impl WriteSink for LocalSink {
 
 fn report(outcome: &WriteOutcome) -> WriteReport {
     let rejections = outcome.rejected.iter().take(WriteReport::REJECTIONS_MAX).map(rejection).collect();
-    WriteReport { written: outcome.written, rejected: outcome.rejected_count, rejections }
+    WriteReport {
+        written: outcome.written,
+        histograms_written: outcome.histograms_written,
+        exemplars_written: outcome.exemplars_written,
+        exemplars_out_of_order: outcome.exemplars_out_of_order,
+        rejected: outcome.rejected_count,
+        rejections,
+    }
 }
 
 fn rejection(from: &Rejection) -> WriteRejection {

@@ -23,6 +23,12 @@ pub type WriteError = StoreError;
 pub struct WriteReport {
     /// Float and histogram samples stored.
     pub written: usize,
+    /// Histogram samples among them.
+    pub histograms_written: usize,
+    /// Exemplars stored.
+    pub exemplars_written: usize,
+    /// Exemplars older than their series' newest. Remote write 1.0 does not speak of them.
+    pub exemplars_out_of_order: usize,
     /// Samples rejected, including those that `rejections` has no room for.
     pub rejected: usize,
     /// The first few rejections, for the answer's text.
@@ -44,6 +50,9 @@ impl WriteReport {
     /// Adds what became of another part of the same request.
     pub fn merge(&mut self, other: WriteReport) {
         self.written += other.written;
+        self.histograms_written += other.histograms_written;
+        self.exemplars_written += other.exemplars_written;
+        self.exemplars_out_of_order += other.exemplars_out_of_order;
         self.rejected += other.rejected;
         let room = Self::REJECTIONS_MAX.saturating_sub(self.rejections.len());
         self.rejections.extend(other.rejections.into_iter().take(room));

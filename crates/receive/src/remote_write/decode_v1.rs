@@ -12,7 +12,7 @@
 //! exemplars allocate.
 //!
 //! Lengths are checked before they are followed, and what the columns may grow to is bounded by the size of the body
-//! ([`DecodeLimits`]), because two bytes of protobuf can stand for an empty message that takes thirty in memory.
+//! ([`super::decode`]), because two bytes of protobuf can stand for an empty message that takes thirty in memory.
 
 use chronolith_model::histogram::{CounterReset, Span};
 use chronolith_model::{
@@ -20,74 +20,11 @@ use chronolith_model::{
     WriteBatchBuilder, WriteHistogram, WriteMetadata, write,
 };
 
+use super::decode::{
+    Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, HISTOGRAM_BYTES, METADATA_BYTES, SAMPLE_BYTES,
+    SERIES_BYTES,
+};
 use super::wire::{Cursor, WireError, WireType};
-
-/// Bytes of columns for a byte of body. Dense native histograms come to 6 (a bucket is one byte on the wire and eight
-/// here), floats to 2.
-pub const AMPLIFICATION_MAX: usize = 8;
-/// What a body of any size may use besides, so that small ones need no thought.
-pub const COLUMNS_BYTES_MIN: usize = 1 << 20;
-/// What a series, a sample, a histogram, an exemplar and a metadata entry are charged, beside the vectors that they own.
-const SERIES_BYTES: usize = 32;
-const SAMPLE_BYTES: usize = 16;
-const HISTOGRAM_BYTES: usize = 256;
-const EXEMPLAR_BYTES: usize = 64;
-const METADATA_BYTES: usize = 96;
-
-/// Why a body was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Not the protobuf that it should be.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// More elements than a body of this size can honestly hold.
-    #[error("the request's elements take more than {bytes_max} bytes of memory")]
-    TooManyElements {
-        /// The bound that was reached.
-        bytes_max: usize,
-    },
-}
-
-/// What was read beside what is in the batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DecodeStats {
-    /// Metadata entries.
-    pub metadata: usize,
-    /// Metadata entries left out because they are not text, or name no metric.
-    pub metadata_dropped: usize,
-    /// Exemplars left out because their labels cannot be read. As in Prometheus, they do not fail a request.
-    pub exemplars_dropped: usize,
-}
-
-/// Memory for the columns of one request.
-#[derive(Clone, Copy, Debug)]
-struct Budget {
-    bytes_max: usize,
-    left: usize,
-}
-
-impl Budget {
-    fn for_body(body_len: usize) -> Self {
-        let bytes_max = columns_bytes_max(body_len);
-        Budget { bytes_max, left: bytes_max }
-    }
-
-    #[inline(always)]
-    fn charge(&mut self, bytes: usize) -> Result<(), DecodeError> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => Err(DecodeError::TooManyElements { bytes_max: self.bytes_max }),
-        }
-    }
-}
-
-/// The most memory that the columns decoded from a body of this length can take.
-pub fn columns_bytes_max(body_len: usize) -> usize {
-    body_len.saturating_mul(AMPLIFICATION_MAX).saturating_add(COLUMNS_BYTES_MIN)
-}
 
 /// Reads a `prometheus.WriteRequest` into `builder`, which is started over. `body` must be the very bytes that
 /// [`WriteBatchBuilder::finish`] is given afterwards.

@@ -1,11 +1,11 @@
 //! `POST /api/v1/receive` (Thanos's path, answers 200) and `POST /api/v1/write` (Prometheus's, answers 204).
 //!
 //! ```text
-//! headers ── read budget ── body ── decode budget ──┬─ worker thread: snappy, decode, append ─┬── commit ── 2xx
-//!                                                   └─ (bounded by the decode budget)         ┘
+//! protocol ─ tenant ─ body ──┬─ worker thread: decompress, decode, append ─┬─ in_flight ── reply
+//!            read budget ────┴─ decode budget ─────────────────────────────┘  commit       2xx
 //! ```
 //!
-//! The checks come in Prometheus's order: encoding, size, snappy, content type, protobuf. Memory is taken from two
+//! Each step has a file of its own; this one strings them together. The checks come in Prometheus's order: encoding, size, snappy, content type, protobuf. Memory is taken from two
 //! budgets, one after the other, before it is allocated: who waits for decode memory does not take read memory meanwhile
 //! from anybody who could give him decode memory, so there is no deadlock. Who waits longer than
 //! [`RemoteWriteOptions::patience`] is told to come back (503): that is the back-pressure on senders.
@@ -13,35 +13,32 @@
 //! Decompressing, decoding and appending run on a worker thread, since a large request takes tens of milliseconds and the
 //! append may wait for a full log; the listeners' threads stay free. Only the wait for the commit is asynchronous.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::{Bytes, BytesMut};
-use chronolith_model::{TenantId, WriteBatch};
+use chronolith_model::TenantId;
 use chronolith_service::metrics::Registry;
-use chronolith_storeapi::{WriteError, WriteReport, WriteSink};
-use futures::StreamExt;
+use chronolith_storeapi::{WriteReport, WriteSink};
 
+use super::body;
 use super::budget::{ByteBudget, ByteShare};
-use super::decode_v1::{self, DecodeStats};
+use super::decode::DecodeStats;
+use super::in_flight::WriteInFlight;
 use super::metrics::{ReasonLabels, RemoteWriteMetrics, RequestLabels};
-use super::pool::{BatchPool, BatchSlot};
+use super::pool::BatchPool;
+use super::protocol::{self, Format};
 use super::reply::{self, Refusal};
+use super::tenant;
 
 /// Thanos's name for the tenant's header; it is understood whatever name is configured.
 pub const TENANT_HEADER: HeaderName = HeaderName::from_static("thanos-tenant");
-
-/// Snappy's densest element is a copy of 64 bytes written in 3. A length beyond that is a lie.
-const SNAPPY_EXPANSION_MAX: u64 = 22;
 
 /// Settings of the handler.
 #[derive(Clone, Debug)]
@@ -81,8 +78,8 @@ impl Default for RemoteWriteOptions {
 pub struct RemoteWrite {
     sink: Arc<dyn WriteSink>,
     pool: Arc<BatchPool>,
-    options: RemoteWriteOptions,
-    read: ByteBudget,
+    pub(super) options: RemoteWriteOptions,
+    pub(super) read: ByteBudget,
     decode: ByteBudget,
     metrics: RemoteWriteMetrics,
     closed: AtomicBool,
@@ -106,9 +103,10 @@ impl RemoteWrite {
     pub fn router(self: &Arc<Self>) -> Router {
         let path = |success: StatusCode| {
             let handler = self.clone();
-            post(
-                move |headers: HeaderMap, body: Body| async move { handler.answer(success, headers, body).await },
-            )
+            post(move |request: Request<Body>| async move {
+                let (parts, body) = request.into_parts();
+                handler.answer(success, &parts, body).await
+            })
         };
         Router::new()
             .route("/api/v1/receive", path(StatusCode::OK))
@@ -120,10 +118,9 @@ impl RemoteWrite {
         self.closed.store(true, Ordering::Release);
     }
 
-    async fn answer(self: Arc<Self>, success: StatusCode, headers: HeaderMap, body: Body) -> Response {
+    async fn answer(self: Arc<Self>, success: StatusCode, parts: &Parts, body: Body) -> Response {
         let _pending = Pending::new(&self.metrics.pending);
-        let done = self.write(&headers, body).await;
-        match done {
+        match self.write(parts, body).await {
             Ok(done) => {
                 let response = reply::done(&done.report, success);
                 self.observe(&done, response.status());
@@ -162,21 +159,21 @@ impl RemoteWrite {
         }
     }
 
-    async fn write(self: &Arc<Self>, headers: &HeaderMap, body: Body) -> Result<Done, Refusal> {
+    /// The way of a request: tenant, admission, decoding, appending, commit.
+    async fn write(self: &Arc<Self>, parts: &Parts, body: Body) -> Result<Done, Refusal> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Refusal::ShuttingDown);
         }
-        check_encoding(headers)?;
-        let tenant = self.tenant(headers)?;
-        let (compressed, read_share) = self.read_body(headers, body).await?;
-        let body_len = self.decompressed_len(&compressed)?;
-        check_content_type(headers)?;
-        let memory = body_len + decode_v1::columns_bytes_max(body_len as usize) as u64;
-        let decode_share = self.share(&self.decode, memory).await?;
+        protocol::check_encoding(&parts.headers)?;
+        let tenant = tenant::of_request(parts, &self.options)?;
+        let (compressed, read_share) = self.read_body(&parts.headers, body).await?;
+        let body_len = body::decompressed_len(&compressed, self.options.body_bytes_max)?;
+        let format = protocol::format(&parts.headers)?;
+        let decode_share = self.share(&self.decode, format.memory_max(body_len)).await?;
         let handler = self.clone();
         let work = move || {
             // The share lives as long as the memory, also when the sender went away meanwhile.
-            let started = handler.start(tenant, &compressed, body_len as usize);
+            let started = handler.start(tenant, format, &compressed, body_len as usize);
             drop((compressed, read_share));
             (started, decode_share)
         };
@@ -187,101 +184,35 @@ impl RemoteWrite {
         Ok(started.done)
     }
 
-    /// The request's tenant: the configured header, Thanos's own, or the default.
-    fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, Refusal> {
-        let named = headers.get(&self.options.tenant_header).or_else(|| headers.get(TENANT_HEADER));
-        match named.filter(|v| !v.is_empty()) {
-            None => Ok(self.options.default_tenant.clone()),
-            Some(value) => Ok(TenantId::new(&String::from_utf8_lossy(value.as_bytes()))?),
-        }
+    /// Runs on a worker thread: everything up to the wait for the commit.
+    fn start(
+        &self,
+        tenant: TenantId,
+        format: Format,
+        compressed: &[u8],
+        body_len: usize,
+    ) -> Result<Started, Refusal> {
+        let mut slot = self.pool.take();
+        let decoded = body::decompress(compressed, body_len, &mut slot.body)
+            .and_then(|()| Ok(format.decode(&slot.body, &mut slot.builder)?));
+        let stats = match decoded {
+            Ok(stats) => stats,
+            Err(refusal) => {
+                self.pool.put(slot);
+                return Err(refusal);
+            }
+        };
+        let batch = slot.builder.finish(slot.body.freeze());
+        let report = WriteReport::default();
+        let (series, samples) = (batch.series_count(), batch.sample_count());
+        let done = Done { tenant: tenant.clone(), series, samples, stats, report };
+        Ok(Started { done, write: WriteInFlight::start(self.sink.clone(), tenant, batch) })
     }
 
-    async fn share(&self, budget: &ByteBudget, bytes: u64) -> Result<ByteShare, Refusal> {
+    pub(super) async fn share(&self, budget: &ByteBudget, bytes: u64) -> Result<ByteShare, Refusal> {
         let patience = self.options.patience;
         budget.acquire(bytes, patience).await.ok_or(Refusal::Overload(patience.as_millis()))
     }
-
-    /// Reads the whole body into memory that was reserved for it: its announced length or, without one, the maximum.
-    async fn read_body(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, ByteShare), Refusal> {
-        let bytes_max = self.options.body_bytes_max;
-        let too_large = |bytes| Refusal::TooLarge { what: "body", bytes, bytes_max };
-        let announced =
-            headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-        if let Some(bytes) = announced.filter(|&bytes| bytes > bytes_max) {
-            return Err(too_large(bytes));
-        }
-        let share = self.share(&self.read, announced.unwrap_or(bytes_max)).await?;
-        let mut pieces = body.into_data_stream();
-        let mut first = Bytes::new();
-        let mut whole = BytesMut::new();
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(|e| Refusal::Body(e.to_string()))?;
-            let so_far = (first.len() + whole.len() + piece.len()) as u64;
-            if so_far > bytes_max {
-                return Err(too_large(so_far));
-            }
-            if first.is_empty() && whole.is_empty() {
-                first = piece; // Often the only one: no copy.
-                continue;
-            }
-            if whole.is_empty() {
-                whole.reserve(announced.map_or(first.len() + piece.len(), |len| len as usize));
-                whole.extend_from_slice(&std::mem::take(&mut first));
-            }
-            whole.extend_from_slice(&piece);
-        }
-        Ok((if whole.is_empty() { first } else { whole.freeze() }, share))
-    }
-
-    /// What the body says it decompresses to, checked before anything is allocated for it.
-    fn decompressed_len(&self, compressed: &[u8]) -> Result<u64, Refusal> {
-        // An empty body is not a snappy block: even nothing compresses to a length of zero.
-        if compressed.is_empty() {
-            return Err(Refusal::Snappy("empty body".to_owned()));
-        }
-        let bytes = snap::raw::decompress_len(compressed).map_err(|e| Refusal::Snappy(e.to_string()))? as u64;
-        let bytes_max = self.options.body_bytes_max;
-        if bytes > bytes_max {
-            return Err(Refusal::TooLarge { what: "decompressed body", bytes, bytes_max });
-        }
-        if bytes > compressed.len() as u64 * SNAPPY_EXPANSION_MAX {
-            let text = format!("{} bytes cannot decompress to {bytes}", compressed.len());
-            return Err(Refusal::Snappy(text));
-        }
-        Ok(bytes)
-    }
-
-    /// Runs on a worker thread: everything up to the wait for the commit.
-    fn start(&self, tenant: TenantId, compressed: &[u8], body_len: usize) -> Result<Started, Refusal> {
-        let mut slot = self.pool.take();
-        match decompress_and_decode(&mut slot, compressed, body_len) {
-            Err(refusal) => {
-                self.pool.put(slot);
-                Err(refusal)
-            }
-            Ok(stats) => {
-                let batch = slot.builder.finish(slot.body.freeze());
-                let report = WriteReport::default();
-                let (series, samples) = (batch.series_count(), batch.sample_count());
-                let done = Done { tenant: tenant.clone(), series, samples, stats, report };
-                Ok(Started { done, write: WriteInFlight::start(self.sink.clone(), tenant, batch) })
-            }
-        }
-    }
-}
-
-fn decompress_and_decode(
-    slot: &mut BatchSlot,
-    compressed: &[u8],
-    body_len: usize,
-) -> Result<DecodeStats, Refusal> {
-    // What the last request left in the buffer needs no clearing; only growth does.
-    slot.body.resize(body_len, 0);
-    let read = snap::raw::Decoder::new()
-        .decompress(compressed, &mut slot.body)
-        .map_err(|e| Refusal::Snappy(e.to_string()))?;
-    slot.body.truncate(read);
-    Ok(decode_v1::decode(&slot.body, &mut slot.builder)?)
 }
 
 /// A request on its way.
@@ -297,69 +228,6 @@ struct Done {
     samples: usize,
     stats: DecodeStats,
     report: WriteReport,
-}
-
-/// A write that a worker thread has begun: the sink's future was polled there once, which is where a local sink appends.
-/// The rest, waiting for the log, is awaited elsewhere.
-enum WriteInFlight {
-    Ready(Option<Result<WriteReport, WriteError>>),
-    Waiting(Pin<Box<dyn Future<Output = Result<WriteReport, WriteError>> + Send>>),
-}
-
-impl WriteInFlight {
-    fn start(sink: Arc<dyn WriteSink>, tenant: TenantId, batch: WriteBatch) -> Self {
-        let mut write = Box::pin(async move { sink.write(&tenant, batch).await });
-        match write.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => WriteInFlight::Ready(Some(result)),
-            Poll::Pending => WriteInFlight::Waiting(write),
-        }
-    }
-}
-
-impl Future for WriteInFlight {
-    type Output = Result<WriteReport, WriteError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            WriteInFlight::Ready(result) => {
-                Poll::Ready(result.take().expect("polled once after it was ready"))
-            }
-            // Its first poll left no waker; this one leaves ours.
-            WriteInFlight::Waiting(write) => write.as_mut().poll(cx),
-        }
-    }
-}
-
-fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(value) if !value.is_empty() && value.as_bytes() != b"snappy" => Err(Refusal::encoding(value)),
-        _ => Ok(()),
-    }
-}
-
-/// A missing content type is remote write 1.0; so is `application/x-protobuf` without or with `proto=prometheus.WriteRequest`.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(value) = headers.get(header::CONTENT_TYPE).filter(|v| !v.is_empty()) else { return Ok(()) };
-    let refuse = |why| Err(Refusal::content_type(value, why));
-    let Ok(text) = value.to_str() else { return refuse("not text") };
-    let mut parts = text.split(';').map(str::trim);
-    if !parts.next().unwrap_or("").eq_ignore_ascii_case("application/x-protobuf") {
-        return refuse("want application/x-protobuf");
-    }
-    for parameter in parts {
-        let Some((name, value)) = parameter.split_once('=') else { return refuse("malformed parameter") };
-        if !name.trim().eq_ignore_ascii_case("proto") {
-            continue;
-        }
-        match value.trim().trim_matches('"') {
-            "prometheus.WriteRequest" => {}
-            "io.prometheus.write.v2.Request" => {
-                return refuse("remote write 2.0 is not supported yet, send prometheus.WriteRequest");
-            }
-            _ => return refuse("unknown message, want prometheus.WriteRequest"),
-        }
-    }
-    Ok(())
 }
 
 struct Pending<'a>(&'a prometheus_client::metrics::gauge::Gauge);

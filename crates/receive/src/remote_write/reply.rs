@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chronolith_storeapi::{ErrorKind, RejectKind, WriteError, WriteReport};
 
-use super::decode_v1::DecodeError;
+use super::decode::DecodeError;
 
 /// The longest text of an answer.
 const TEXT_BYTES_MAX: usize = 8 << 10;

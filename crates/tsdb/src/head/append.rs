@@ -86,6 +86,7 @@ pub(crate) struct Appended {
     pub(crate) histograms_written: usize,
     pub(crate) exemplars_written: usize,
     pub(crate) exemplars_rejected: usize,
+    pub(crate) exemplars_out_of_order: usize,
     pub(crate) rejected: Vec<Rejection>,
     pub(crate) rejected_count: usize,
     /// The log refused a series record: the request cannot be acknowledged.
@@ -354,8 +355,9 @@ impl Request<'_> {
                 match self.head.add_exemplar(shard, slot, exemplar) {
                     ExemplarTaken::Taken => groups.exemplars.push(slot, exemplar),
                     ExemplarTaken::Duplicate => {}
-                    ExemplarTaken::OutOfOrder | ExemplarTaken::LabelsTooLong => {
+                    refused @ (ExemplarTaken::OutOfOrder | ExemplarTaken::LabelsTooLong) => {
                         out.exemplars_rejected += 1;
+                        out.exemplars_out_of_order += usize::from(refused == ExemplarTaken::OutOfOrder);
                         continue;
                     }
                 }

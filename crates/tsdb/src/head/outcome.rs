@@ -111,6 +111,8 @@ pub struct WriteOutcome {
     pub exemplars_written: usize,
     /// Exemplars refused: out of order, or with too long labels. They never fail a write.
     pub exemplars_rejected: usize,
+    /// Those of them that were out of order.
+    pub exemplars_out_of_order: usize,
     /// Metadata entries that there was no room for. They never fail a write.
     pub metadata_rejected: usize,
     /// The first [`REJECTIONS_LISTED_MAX`] refusals.

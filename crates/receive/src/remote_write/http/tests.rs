@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use chronolith_model::WriteBatch;
 use chronolith_model::write::encode_labels;
 use chronolith_service::{Metrics, http::HttpListener, shutdown::CancellationToken};
-use chronolith_storeapi::{RejectKind, WriteRejection};
+use chronolith_storeapi::{RejectKind, WriteError, WriteRejection};
 use parking_lot::Mutex;
 
 use super::*;

@@ -1,0 +1,78 @@
+//! Reading a request's body into memory that was reserved for it.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+
+use super::budget::ByteShare;
+use super::http::RemoteWrite;
+use super::reply::Refusal;
+
+/// Snappy's densest element is a copy of 64 bytes written in 3. A length beyond that is a lie.
+const SNAPPY_EXPANSION_MAX: u64 = 22;
+
+impl RemoteWrite {
+    /// Reads the whole body into memory that was reserved for it: its announced length or, without one, the maximum.
+    pub(super) async fn read_body(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Bytes, ByteShare), Refusal> {
+        let bytes_max = self.options.body_bytes_max;
+        let too_large = |bytes| Refusal::TooLarge { what: "body", bytes, bytes_max };
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        if let Some(bytes) = announced.filter(|&bytes| bytes > bytes_max) {
+            return Err(too_large(bytes));
+        }
+        let share = self.share(&self.read, announced.unwrap_or(bytes_max)).await?;
+        let mut pieces = body.into_data_stream();
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|e| Refusal::Body(e.to_string()))?;
+            let so_far = (first.len() + whole.len() + piece.len()) as u64;
+            if so_far > bytes_max {
+                return Err(too_large(so_far));
+            }
+            if first.is_empty() && whole.is_empty() {
+                first = piece; // Often the only one: no copy.
+                continue;
+            }
+            if whole.is_empty() {
+                whole.reserve(announced.map_or(first.len() + piece.len(), |len| len as usize));
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok((if whole.is_empty() { first } else { whole.freeze() }, share))
+    }
+}
+
+/// What the body says it decompresses to, checked before anything is allocated for it.
+pub(super) fn decompressed_len(compressed: &[u8], bytes_max: u64) -> Result<u64, Refusal> {
+    // An empty body is not a snappy block: even nothing compresses to a length of zero.
+    if compressed.is_empty() {
+        return Err(Refusal::Snappy("empty body".to_owned()));
+    }
+    let bytes = snap::raw::decompress_len(compressed).map_err(|e| Refusal::Snappy(e.to_string()))? as u64;
+    if bytes > bytes_max {
+        return Err(Refusal::TooLarge { what: "decompressed body", bytes, bytes_max });
+    }
+    if bytes > compressed.len() as u64 * SNAPPY_EXPANSION_MAX {
+        let text = format!("{} bytes cannot decompress to {bytes}", compressed.len());
+        return Err(Refusal::Snappy(text));
+    }
+    Ok(bytes)
+}
+
+/// Decompresses a snappy block of `body_len` bytes into `body`.
+pub(super) fn decompress(compressed: &[u8], body_len: usize, body: &mut BytesMut) -> Result<(), Refusal> {
+    // What the last request left in the buffer needs no clearing; only growth does.
+    body.resize(body_len, 0);
+    let read =
+        snap::raw::Decoder::new().decompress(compressed, body).map_err(|e| Refusal::Snappy(e.to_string()))?;
+    body.truncate(read);
+    Ok(())
+}
