@@ -29,12 +29,19 @@ struct Entry {
 }
 
 /// Series with their samples: one buffer of label bytes, one column of samples.
+///
+/// Start timestamps lie in columns of their own, which stay empty where the request has none: a protocol without them
+/// pays nothing.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     body: Bytes,
     series: Vec<Entry>,
     samples: Vec<Sample>,
+    /// Empty, or as long as `samples` once the batch is finished.
+    sample_start_ts: Vec<i64>,
     histograms: Vec<(i64, WriteHistogram)>,
+    /// As `sample_start_ts`, beside `histograms`.
+    histogram_start_ts: Vec<i64>,
     exemplars: Vec<Exemplar>,
     metadata: Vec<WriteMetadata>,
 }
@@ -55,8 +62,13 @@ pub struct WriteSeries<'a> {
     pub labels: &'a [u8],
     /// Float samples in the order of the request.
     pub samples: &'a [Sample],
+    /// Since when each float sample counts, milliseconds, 0 where unknown. Empty when the request says it of no float
+    /// sample, else as long as `samples`.
+    pub sample_start_ts: &'a [i64],
     /// Histogram samples: milliseconds and histogram.
     pub histograms: &'a [(i64, WriteHistogram)],
+    /// As `sample_start_ts`, of the histogram samples.
+    pub histogram_start_ts: &'a [i64],
     /// Exemplars.
     pub exemplars: &'a [Exemplar],
 }
@@ -78,9 +90,16 @@ impl WriteBatch {
         WriteSeries {
             labels: &self.body[range(&e.labels)],
             samples: &self.samples[range(&e.samples)],
+            sample_start_ts: column(&self.sample_start_ts, &e.samples),
             histograms: &self.histograms[range(&e.histograms)],
+            histogram_start_ts: column(&self.histogram_start_ts, &e.histograms),
             exemplars: &self.exemplars[range(&e.exemplars)],
         }
+    }
+
+    /// True when a sample says since when it counts.
+    pub fn has_start_ts(&self) -> bool {
+        !self.sample_start_ts.is_empty() || !self.histogram_start_ts.is_empty()
     }
 
     /// Number of exemplars.
@@ -103,6 +122,23 @@ fn range(r: &Range<u32>) -> Range<usize> {
     r.start as usize..r.end as usize
 }
 
+/// The part of an optional column.
+fn column<'a>(column: &'a [i64], r: &Range<u32>) -> &'a [i64] {
+    if column.is_empty() { column } else { &column[range(r)] }
+}
+
+impl WriteSeries<'_> {
+    /// Since when float sample `i` counts, 0 when unknown.
+    pub fn start_ts_of_sample(&self, i: usize) -> i64 {
+        self.sample_start_ts.get(i).copied().unwrap_or(0)
+    }
+
+    /// Since when histogram sample `i` counts, 0 when unknown.
+    pub fn start_ts_of_histogram(&self, i: usize) -> i64 {
+        self.histogram_start_ts.get(i).copied().unwrap_or(0)
+    }
+}
+
 /// Fills a [`WriteBatch`]; its vectors can be taken back with [`WriteBatchBuilder::recycle`] so that a decoder
 /// allocates nothing per request.
 #[derive(Debug, Default)]
@@ -121,7 +157,9 @@ impl WriteBatchBuilder {
         self.batch.body = Bytes::new();
         self.batch.series.clear();
         self.batch.samples.clear();
+        self.batch.sample_start_ts.clear();
         self.batch.histograms.clear();
+        self.batch.histogram_start_ts.clear();
         self.batch.exemplars.clear();
         self.batch.metadata.clear();
     }
@@ -157,10 +195,22 @@ impl WriteBatchBuilder {
         self.open().samples.end += 1;
     }
 
+    /// Adds a float sample that counts since `start_ts` (milliseconds, 0 when unknown) to the open series.
+    pub fn push_sample_with_start_ts(&mut self, sample: Sample, start_ts: i64) {
+        self.push_sample(sample);
+        set_last(&mut self.batch.sample_start_ts, self.batch.samples.len(), start_ts);
+    }
+
     /// Adds a histogram sample to the open series.
     pub fn push_histogram(&mut self, t: i64, histogram: WriteHistogram) {
         self.batch.histograms.push((t, histogram));
         self.open().histograms.end += 1;
+    }
+
+    /// Adds a histogram sample that counts since `start_ts` (milliseconds, 0 when unknown) to the open series.
+    pub fn push_histogram_with_start_ts(&mut self, t: i64, histogram: WriteHistogram, start_ts: i64) {
+        self.push_histogram(t, histogram);
+        set_last(&mut self.batch.histogram_start_ts, self.batch.histograms.len(), start_ts);
     }
 
     /// Adds an exemplar to the open series.
@@ -193,6 +243,8 @@ impl WriteBatchBuilder {
     pub fn finish(&mut self, body: Bytes) -> WriteBatch {
         assert_eq!(body.len(), self.body_len as usize, "label ranges point into this body");
         let mut batch = std::mem::take(&mut self.batch);
+        fill(&mut batch.sample_start_ts, batch.samples.len());
+        fill(&mut batch.histogram_start_ts, batch.histograms.len());
         batch.body = if self.spill.is_empty() {
             body
         } else {
@@ -210,6 +262,22 @@ impl WriteBatchBuilder {
         let body = std::mem::take(&mut self.batch.body);
         self.start(0);
         body
+    }
+}
+
+/// Notes the start timestamp of the last of `len` samples. The column begins with the first one known, and stays behind
+/// where later samples have none.
+fn set_last(column: &mut Vec<i64>, len: usize, start_ts: i64) {
+    if start_ts != 0 {
+        column.resize(len - 1, 0);
+        column.push(start_ts);
+    }
+}
+
+/// Brings a column that has begun to its full length.
+fn fill(column: &mut Vec<i64>, len: usize) {
+    if !column.is_empty() {
+        column.resize(len, 0);
     }
 }
 
@@ -354,5 +422,39 @@ mod tests {
         assert_eq!(batch.series(0).labels, section);
         assert_eq!(batch.series(1).labels, b"elsewhere");
         assert_eq!(batch.series(1).samples.len(), 2);
+    }
+
+    #[test]
+    fn start_timestamps_lie_beside_the_samples_that_have_them() {
+        let mut builder = WriteBatchBuilder::default();
+        let histogram = || WriteHistogram::Integer(Box::default());
+        builder.start(0);
+        builder.push_series_bytes(b"plain");
+        builder.push_sample(Sample { t: 1, v: 0.0 });
+        let plain = builder.finish(Bytes::new());
+        assert!(!plain.has_start_ts());
+        assert!(plain.series(0).sample_start_ts.is_empty());
+        assert_eq!(plain.series(0).start_ts_of_sample(0), 0);
+
+        builder.recycle(plain);
+        builder.push_series_bytes(b"a");
+        builder.push_sample(Sample { t: 1, v: 0.0 });
+        builder.push_sample_with_start_ts(Sample { t: 2, v: 0.0 }, 0);
+        builder.push_series_bytes(b"b");
+        builder.push_sample_with_start_ts(Sample { t: 3, v: 0.0 }, 2);
+        builder.push_histogram(4, histogram());
+        builder.push_histogram_with_start_ts(5, histogram(), 3);
+        builder.push_series_bytes(b"c");
+        builder.push_sample(Sample { t: 6, v: 0.0 });
+        builder.push_histogram(7, histogram());
+        let batch = builder.finish(Bytes::new());
+        assert!(batch.has_start_ts());
+        let columns: Vec<_> = batch.iter().map(|s| (s.sample_start_ts, s.histogram_start_ts)).collect();
+        assert_eq!(columns, [(&[0, 0][..], &[][..]), (&[2], &[0, 3]), (&[0], &[0])]);
+
+        builder.recycle(batch);
+        builder.push_series_bytes(b"again");
+        builder.push_sample(Sample { t: 8, v: 0.0 });
+        assert!(!builder.finish(Bytes::new()).has_start_ts());
     }
 }
