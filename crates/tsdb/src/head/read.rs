@@ -127,131 +127,110 @@ impl Head {
         self.metadata.lock().len()
     }
 
-    /// Names of the labels of the matching series that have samples inside `range`, sorted.
+    /// Names of the labels of the matching series, sorted. The range is that of the head or none, as in Prometheus: a
+    /// series that has samples elsewhere in the head only counts too.
     pub fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
         let mut names = BTreeSet::new();
-        if self.covers(range) {
-            let index = self.index.read();
-            let wanted = Wanted::new(&index, matchers);
-            index.for_each_name(|name, mut values| {
+        if !self.overlaps(range) {
+            return Vec::new();
+        }
+        let index = self.index.read();
+        let wanted = Wanted::new(&index, matchers);
+        match wanted.few(index.pair_count()) {
+            None => index.for_each_name(|name, mut values| {
                 if (&mut values).any(|(_, list)| wanted.has_any(list)) {
                     names.insert(name.to_owned());
                 }
-            });
-            return names.into_iter().collect();
-        }
-        let refs = self.resolve(matchers);
-        let mut seen = Seen::default();
-        self.visit(&refs, range, |index, shard, live| {
-            seen.resume(index);
-            for (_, series) in live {
-                for (name, _) in shard.symbols(series) {
-                    if seen.symbols.insert(name) {
-                        names.insert(index.symbols.text(name).to_owned());
+            }),
+            Some(refs) => {
+                drop(index);
+                let mut seen = Seen::default();
+                self.visit(refs, TimeRange::ALL, |index, shard, live| {
+                    seen.resume(index);
+                    for (name, _) in live.flat_map(|(_, series)| shard.symbols(series)) {
+                        if seen.symbols.insert(name) {
+                            names.insert(index.symbols.text(name).to_owned());
+                        }
                     }
-                }
+                });
             }
-        });
+        }
         names.into_iter().collect()
     }
 
-    /// Values of the label `name` of the matching series that have samples inside `range`, sorted.
+    /// Values of the label `name` of the matching series, sorted. The range is looked at as in [`Head::label_names`].
     pub fn label_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
-        let mut values: Vec<String>;
-        if self.covers(range) {
-            let index = self.index.read();
-            let wanted = Wanted::new(&index, matchers);
-            let found = index.values_of(name).filter(|(_, list)| wanted.has_any(list));
-            values = found.map(|(v, _)| v.to_owned()).collect();
-        } else if let Some(found) = self.probe_values(name, matchers, range) {
-            values = found;
-        } else {
-            let refs = self.resolve(matchers);
-            let mut seen = Seen::default();
-            values = Vec::new();
-            self.visit(&refs, range, |index, shard, live| {
-                seen.resume(index);
-                let Some(wanted) = index.symbols.find(name) else { return };
-                for (_, series) in live {
-                    let value = shard.symbols(series).find(|(n, _)| *n == wanted).map(|(_, v)| v);
-                    if let Some(value) = value
-                        && seen.symbols.insert(value)
-                    {
-                        values.push(index.symbols.text(value).to_owned());
+        if !self.overlaps(range) {
+            return Vec::new();
+        }
+        let index = self.index.read();
+        let wanted = Wanted::new(&index, matchers);
+        let mut values: Vec<String> = Vec::new();
+        match wanted.few(index.value_count(name)) {
+            None => {
+                let found = index.values_of(name).filter(|(_, list)| wanted.has_any(list));
+                values.extend(found.map(|(v, _)| v.to_owned()));
+            }
+            Some(refs) => {
+                drop(index);
+                let mut seen = Seen::default();
+                self.visit(refs, TimeRange::ALL, |index, shard, live| {
+                    seen.resume(index);
+                    let Some(wanted) = index.symbols.find(name) else { return };
+                    let value_of = |(_, series)| shard.symbols(series).find(|(n, _)| *n == wanted);
+                    for (_, value) in live.filter_map(value_of) {
+                        if seen.symbols.insert(value) {
+                            values.push(index.symbols.text(value).to_owned());
+                        }
                     }
-                }
-            });
+                });
+            }
         }
         values.sort_unstable();
+        // Symbols may have been swept between two shards.
         values.dedup();
         values
     }
 
-    /// The values of a label by looking at a few series of each: in practice the first one has samples inside the range.
-    /// `None` when that does not decide for a value.
-    fn probe_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Option<Vec<String>> {
-        let probes: Vec<(String, Vec<u32>, bool)> = {
-            let index = self.index.read();
-            let wanted = Wanted::new(&index, matchers);
-            let probe = |(value, list): (&str, &[u32])| {
-                let mut matching = wanted.of(list);
-                let first: Vec<u32> = matching.by_ref().take(PROBES).collect();
-                (!first.is_empty()).then(|| (value.to_owned(), first, matching.next().is_some()))
-            };
-            index.values_of(name).filter_map(probe).collect()
-        };
-        let mut values = Vec::with_capacity(probes.len());
-        for (value, refs, more) in probes {
-            let found = refs.iter().any(|r| {
-                let (shard, slot) = self.place(*r);
-                let shard = self.shards[shard].lock();
-                shard.live_series(slot).is_some_and(|series| shard.overlaps(slot, series, range))
-            });
-            match (found, more) {
-                (true, _) => values.push(value),
-                (false, false) => {}
-                (false, true) => return None,
-            }
-        }
-        Some(values)
-    }
-
-    /// True when every sample of the head lies inside `range`.
-    fn covers(&self, range: TimeRange) -> bool {
-        self.time_range().is_some_and(|r| range.mint <= r.mint && r.maxt <= range.maxt)
+    /// True when some sample of the head may lie inside `range`.
+    fn overlaps(&self, range: TimeRange) -> bool {
+        self.time_range().is_some_and(|r| r.overlaps(&range))
     }
 }
 
-/// Series of a label's value that are looked at before all of them are.
-const PROBES: usize = 4;
-
-/// The series that matchers select; `None` when there is no matcher.
-struct Wanted(Option<Vec<u64>>);
+/// The series that matchers select, or all where there is no matcher.
+enum Wanted {
+    All,
+    Some {
+        refs: Vec<u32>,
+        /// A bit for each reference up to the highest: references are dense, so it is little.
+        words: Vec<u64>,
+    },
+}
 
 impl Wanted {
     fn new(index: &HeadIndex, matchers: &[Matcher]) -> Self {
         if matchers.is_empty() {
-            return Wanted(None);
+            return Wanted::All;
         }
         let Ok(refs) = resolve_matchers(index, matchers);
-        // References are dense, so a bit for each up to the highest is little.
         let mut words = vec![0; refs.last().map_or(0, |last| *last as usize / 64 + 1)];
-        for r in refs {
-            words[r as usize / 64] |= 1u64 << (r % 64);
+        for r in &refs {
+            words[*r as usize / 64] |= 1u64 << (r % 64);
         }
-        Wanted(Some(words))
+        Wanted::Some { refs, words }
     }
 
-    fn has(&self, r: u32) -> bool {
-        let Some(words) = &self.0 else { return true };
-        words.get(r as usize / 64).is_some_and(|w| w >> (r % 64) & 1 == 1)
+    /// The series, where looking at each of them is less than looking at as many lists.
+    fn few(&self, lists: usize) -> Option<&[u32]> {
+        match self {
+            Wanted::Some { refs, .. } if refs.len() < lists => Some(refs),
+            _ => None,
+        }
     }
 
     fn has_any(&self, list: &[u32]) -> bool {
-        self.of(list).next().is_some()
-    }
-
-    fn of<'a>(&'a self, list: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
-        list.iter().copied().filter(|r| self.has(*r))
+        let Wanted::Some { words, .. } = self else { return !list.is_empty() };
+        list.iter().any(|r| words.get(*r as usize / 64).is_some_and(|w| w >> (r % 64) & 1 == 1))
     }
 }
