@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
+    "chronolith/peer.proto",
     "thanos/labels.proto",
     "thanos/store.proto",
     "thanos/samples.proto",
@@ -16,10 +17,14 @@ const FILES: [&str; 11] = [
     "prometheus/remote.proto",
 ];
 
-/// Message fields that are kept as the bytes they came in: `wire.rs` reads and writes series itself, since prost's
+/// Message fields that are kept as the bytes they came in: `wire.rs` and `peer/series.rs` read and write series themselves, since prost's
 /// label strings cost more than all the rest of a Series stream.
-const OPAQUE: [(&str, &str, &str); 2] =
-    [("thanos", "SeriesResponse", "series"), ("thanos", "SeriesBatch", "series")];
+const OPAQUE: [(&str, &str, &str); 4] = [
+    ("thanos", "SeriesResponse", "series"),
+    ("thanos", "SeriesBatch", "series"),
+    ("thanos", "WriteRequest", "timeseries"),
+    ("thanos", "TimeSeriesTenantData", "timeseries"),
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");

@@ -112,6 +112,30 @@ impl WriteBatch {
         &self.metadata
     }
 
+    /// The series with these numbers as a batch of their own, which shares the label bytes. What is said of metrics goes along.
+    pub fn select(&self, series: &[u32]) -> WriteBatch {
+        let mut out =
+            WriteBatch { body: self.body.clone(), metadata: self.metadata.clone(), ..WriteBatch::default() };
+        out.series.reserve(series.len());
+        for i in series {
+            let e = &self.series[*i as usize];
+            let (s, h, x) =
+                (out.samples.len() as u32, out.histograms.len() as u32, out.exemplars.len() as u32);
+            out.samples.extend_from_slice(&self.samples[range(&e.samples)]);
+            out.sample_start_ts.extend_from_slice(column(&self.sample_start_ts, &e.samples));
+            out.histograms.extend_from_slice(&self.histograms[range(&e.histograms)]);
+            out.histogram_start_ts.extend_from_slice(column(&self.histogram_start_ts, &e.histograms));
+            out.exemplars.extend_from_slice(&self.exemplars[range(&e.exemplars)]);
+            out.series.push(Entry {
+                labels: e.labels.clone(),
+                samples: s..out.samples.len() as u32,
+                histograms: h..out.histograms.len() as u32,
+                exemplars: x..out.exemplars.len() as u32,
+            });
+        }
+        out
+    }
+
     /// All series in the order of the request.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = WriteSeries<'_>> {
         (0..self.series.len()).map(|i| self.series(i))
@@ -422,6 +446,36 @@ mod tests {
         assert_eq!(batch.series(0).labels, section);
         assert_eq!(batch.series(1).labels, b"elsewhere");
         assert_eq!(batch.series(1).samples.len(), 2);
+    }
+
+    #[test]
+    fn a_selection_is_a_batch_over_the_same_bytes() {
+        let mut builder = WriteBatchBuilder::default();
+        builder.start(0);
+        for i in 0..4i64 {
+            builder.push_series_bytes(format!("series {i}").as_bytes());
+            for k in 0..=i {
+                builder.push_sample_with_start_ts(Sample { t: k, v: i as f64 }, i);
+            }
+            builder.push_histogram(i, WriteHistogram::Integer(Box::default()));
+            builder.push_exemplar(Exemplar { labels: crate::Labels::empty(), value: 0.0, t: i });
+        }
+        let batch = builder.finish(Bytes::new());
+        let some = batch.select(&[3, 1]);
+        assert_eq!((some.series_count(), some.sample_count(), some.exemplar_count()), (2, 8, 2));
+        for (got, want) in some.iter().zip([3, 1]) {
+            let want = batch.series(want);
+            assert_eq!(
+                (got.labels, got.samples, got.histograms),
+                (want.labels, want.samples, want.histograms)
+            );
+            assert_eq!(
+                (got.sample_start_ts, got.histogram_start_ts),
+                (want.sample_start_ts, want.histogram_start_ts)
+            );
+            assert_eq!(got.exemplars, want.exemplars);
+        }
+        assert_eq!(batch.select(&[]).series_count(), 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use chronolith_service::Clock;
 use chronolith_tsdb::db::{DbOptions, Limits, WalSync};
 
 use crate::error::ReceiveError;
+use crate::forward::ForwardOptions;
 
 /// Settings of the receive role.
 #[derive(Clone, Debug)]
@@ -53,6 +54,10 @@ pub struct Config {
     pub request_bytes_max: u64,
     /// `--receive.inflight-bytes-max` (ours, 1GiB): memory for all requests that are being decoded.
     pub inflight_bytes_max: u64,
+    /// The hashring and how it is written to; `None` keeps everything here.
+    pub forward: Option<ForwardOptions>,
+    /// `--receive.replica-header` (THANOS-REPLICA).
+    pub replica_header: String,
     /// `--hash-func=SHA256`.
     pub hash: bool,
     /// `--shipper.interval` (ours, 30s, Thanos's fixed value): how often due heads and new blocks are looked for.
@@ -87,6 +92,8 @@ impl Default for Config {
             tenants_max: 10_000,
             request_bytes_max: 32 << 20,
             inflight_bytes_max: 1 << 30,
+            forward: None,
+            replica_header: "THANOS-REPLICA".to_owned(),
             hash: false,
             maintenance_interval_ms: 30_000,
             enable_admin_api: false,
@@ -102,6 +109,7 @@ pub(crate) struct Checked {
     pub(crate) external: Labels,
     pub(crate) default_tenant: TenantId,
     pub(crate) tenant_header: HeaderName,
+    pub(crate) replica_header: HeaderName,
 }
 
 impl Config {
@@ -130,6 +138,23 @@ impl Config {
         let Ok(tenant_header) = self.tenant_header.to_ascii_lowercase().parse() else {
             return bad(format!("--receive.tenant-header: {:?} is no header name", self.tenant_header));
         };
+        let Ok(replica_header) = self.replica_header.to_ascii_lowercase().parse() else {
+            return bad(format!("--receive.replica-header: {:?} is no header name", self.replica_header));
+        };
+        if let Some(forward) = &self.forward {
+            if !(1..=64).contains(&forward.replication_factor) {
+                return bad("--receive.replication-factor must be from 1 to 64".to_owned());
+            }
+            if forward.timeout.is_zero() || forward.refresh_interval.is_zero() {
+                return bad(
+                    "--receive-forward-timeout and --receive.hashrings-file-refresh-interval must be more than 0"
+                        .to_owned(),
+                );
+            }
+            if !(1..=1000).contains(&forward.workers) {
+                return bad("--receive.forward.async-workers must be from 1 to 1000".to_owned());
+            }
+        }
         for (flag, value) in [
             ("--tsdb.min-block-duration", self.block_duration_ms),
             ("--shipper.interval", self.maintenance_interval_ms),
@@ -148,7 +173,7 @@ impl Config {
                 return bad(format!("{flag} must not be negative"));
             }
         }
-        Ok(Checked { external, default_tenant, tenant_header })
+        Ok(Checked { external, default_tenant, tenant_header, replica_header })
     }
 
     pub(crate) fn db_options(&self, clock: Arc<dyn Clock>) -> DbOptions {

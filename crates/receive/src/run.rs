@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use chronolith_objstore::Bucket;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::HttpListener;
@@ -24,9 +25,10 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::config::Config;
 use crate::error::ReceiveError;
+use crate::forward::{self, HashringWatch, RingSink, RingWrites};
 use crate::ingest::LocalSink;
 use crate::maintenance::Maintenance;
-use crate::remote_write::{BatchPool, RemoteWrite, RemoteWriteOptions};
+use crate::remote_write::{BatchPool, RemoteWrite, RemoteWriteOptions, ReplicaHeader};
 use crate::ship::{ShipOptions, Shipper, blocking};
 use crate::store::TenantsStore;
 use crate::tenants::Tenants;
@@ -50,6 +52,12 @@ impl Default for Parts {
     }
 }
 
+/// The hashring's parts.
+struct Ring {
+    sink: Arc<RingSink>,
+    watch: HashringWatch,
+}
+
 /// A receiver that is wired and bound but does not serve yet.
 pub struct Receive {
     config: Config,
@@ -58,6 +66,8 @@ pub struct Receive {
     maintenance: Arc<Maintenance>,
     remote_write: Arc<RemoteWrite>,
     sink: Arc<dyn WriteSink>,
+    local: Option<Arc<dyn WriteSink>>,
+    ring: Option<Ring>,
     store: Arc<TenantsStore>,
     parts: Parts,
     probe: Probe,
@@ -79,7 +89,7 @@ impl Receive {
         Apis { exemplars: Some(store.clone()), metadata: Some(store.clone()), ..Apis::default() }
     }
 
-    /// The local heads.
+    /// Where writes go: the hashring, or the local heads.
     pub fn sink(&self) -> Arc<dyn WriteSink> {
         Arc::clone(&self.sink)
     }
@@ -129,32 +139,60 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
     let tenants = Arc::new(Tenants::new(checked.external, &config.tenant_label));
     let pool = Arc::new(BatchPool::default());
     let store = Arc::new(TenantsStore::new(Arc::clone(&tenants), config.out_of_order_window_ms));
+    let is_router = config.forward.as_ref().is_some_and(|f| f.local_endpoint.is_none());
+    // Only who routes and keeps asks which replica a request is: elsewhere Thanos treats it as not replicated.
+    let replica = config.forward.as_ref().filter(|_| !is_router).map(|f| ReplicaHeader {
+        name: checked.replica_header.clone(),
+        replication_factor: f.replication_factor,
+    });
     let write_options = RemoteWriteOptions {
         tenant_header: checked.tenant_header.clone(),
         default_tenant: checked.default_tenant.clone(),
+        replica,
+        conflict: if config.forward.is_some() { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST },
         body_bytes_max: config.request_bytes_max,
         decode_bytes_max: config.inflight_bytes_max,
         ..RemoteWriteOptions::default()
     };
     let ship_options = ShipOptions { retention_ms: config.retention_ms, hash: config.hash };
-    let (sink, remote_write, shipper) = parts.metrics.register(|registry| {
+    let built = parts.metrics.register(|registry| {
         crate::metrics::register(registry, Arc::clone(&tenants));
-        let sink: Arc<dyn WriteSink> = Arc::new(LocalSink::new(
+        let local: Arc<dyn WriteSink> = Arc::new(LocalSink::new(
             Arc::clone(&tenants),
             Arc::clone(&pool),
             config.tenants_max,
             Some(probe.clone()),
             registry,
         ));
+        let local = (!is_router).then_some(local);
+        let ring = match &config.forward {
+            Some(options) => {
+                let sink = RingSink::new(options.clone(), local.clone(), registry);
+                let watch = HashringWatch::start(Arc::clone(&sink), registry)
+                    .map_err(|e| ReceiveError::Config(format!("hashring: {e}")))?;
+                Some(Ring { sink, watch })
+            }
+            None => None,
+        };
+        let sink: Arc<dyn WriteSink> = match (&ring, &local) {
+            (Some(ring), _) => Arc::new(RingWrites(Arc::clone(&ring.sink))),
+            (None, Some(local)) => Arc::clone(local),
+            (None, None) => unreachable!("a router has a hashring"),
+        };
         let remote_write = RemoteWrite::new(Arc::clone(&sink), Arc::clone(&pool), write_options, registry);
         let (bucket, clock) = (parts.bucket.clone(), Arc::clone(&parts.clock));
         let shipper = Shipper::new(Arc::clone(&tenants), bucket, clock, ship_options, registry);
-        (sink, remote_write, shipper)
+        Ok::<_, ReceiveError>((sink, local, ring, remote_write, shipper))
     });
+    let (sink, local, ring, remote_write, shipper) = built?;
     let interval = Duration::from_millis(config.maintenance_interval_ms.unsigned_abs());
     let maintenance = Arc::new(Maintenance::new(Arc::clone(&tenants), shipper, interval));
     let admin = admin::flush_router(Arc::clone(&maintenance), config.enable_admin_api)
         .merge(admin::status_router(Arc::clone(&tenants), checked.tenant_header, checked.default_tenant));
+    let admin = match &ring {
+        Some(ring) => admin.merge(forward::status_router(Arc::clone(&ring.sink))),
+        None => admin,
+    };
     let grpc_listener = match &config.grpc_address {
         Some(address) => Some(GrpcListener::bind(address).await?),
         None => None,
@@ -175,6 +213,8 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
         maintenance,
         remote_write,
         sink,
+        local,
+        ring,
         store,
         parts,
         probe,
@@ -199,12 +239,15 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         maintenance,
         remote_write,
         sink,
+        local,
+        ring,
         store,
         parts,
         probe,
         admin,
         ..
     } = receive;
+    let keeps = local.is_some();
     let (stop_writes, stop_reads, stop_work) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let mut writes = JoinSet::new();
@@ -227,11 +270,14 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
     }
     if let Some(listener) = receive.grpc_listener {
         tracing::info!(address = %listener.local_addr(), "serving gRPC");
+        // A router has nothing to be asked for.
+        let store = keeps.then_some(store);
         let services = Services {
-            store: Some(store.clone()),
-            exemplars: Some(store.clone()),
-            metadata: Some(store),
+            store: store.clone().map(|s| s as Arc<dyn Store>),
+            exemplars: store.clone().map(|s| s as _),
+            metadata: store.map(|s| s as _),
             write: Some(sink),
+            write_local: local,
             ..Services::default()
         };
         let routes = chronolith_storeapi::routes(&services, &ServerOptions::default());
@@ -242,13 +288,21 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         });
     }
 
-    probe.not_ready("replaying the write-ahead log");
-    let db = open(db_options).await?;
-    tenants.set_db(Arc::clone(&db));
-    probe.ready();
     let mut work = JoinSet::new();
-    work.spawn(Arc::clone(&maintenance).cut_loop(stop_work.clone()));
-    work.spawn(Arc::clone(&maintenance).ship_loop(stop_work.clone()));
+    let mut db = None;
+    if keeps {
+        probe.not_ready("replaying the write-ahead log");
+        let opened = open(db_options).await?;
+        tenants.set_db(Arc::clone(&opened));
+        db = Some(opened);
+        work.spawn(Arc::clone(&maintenance).cut_loop(stop_work.clone()));
+        work.spawn(Arc::clone(&maintenance).ship_loop(stop_work.clone()));
+    }
+    probe.ready();
+    let ring = ring.map(|Ring { sink, watch }| {
+        work.spawn(watch.run(stop_work.clone()));
+        sink
+    });
 
     let mut outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -258,9 +312,12 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
     remote_write.close();
     stop_writes.cancel();
     while writes.join_next().await.is_some() {}
+    if let Some(ring) = &ring {
+        ring.finish(2 * ring.options().timeout).await;
+    }
     stop_work.cancel();
     while work.join_next().await.is_some() {}
-    if config.drain {
+    if config.drain && keeps {
         let patience = Duration::from_millis(config.drain_timeout_ms.unsigned_abs());
         match maintenance.flush(patience).await {
             Ok(report) => tracing::info!(blocks = report.uploaded, "drained: everything is in the bucket"),
@@ -275,8 +332,10 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
     }
     stop_reads.cancel();
     while reads.join_next().await.is_some() {}
-    blocking(move || db.close().map_err(ReceiveError::from)).await?;
-    tracing::info!("database closed");
+    if let Some(db) = db {
+        blocking(move || db.close().map_err(ReceiveError::from)).await?;
+        tracing::info!("database closed");
+    }
     outcome
 }
 

@@ -310,6 +310,8 @@ pub(crate) struct Offers {
     pub(crate) metadata: bool,
     pub(crate) rules: bool,
     pub(crate) targets: bool,
+    /// `chronolith.Peer`.
+    pub(crate) peer: bool,
 }
 
 pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
@@ -339,6 +341,9 @@ pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
         metric_metadata: offers.metadata.then_some(info::MetricMetadataInfo {}),
         rules: offers.rules.then_some(info::RulesInfo {}),
         targets: offers.targets.then_some(info::TargetsInfo {}),
+        chronolith_peer: offers
+            .peer
+            .then_some(info::PeerInfo { batch_version: u32::from(crate::peer::BATCH_VERSION) }),
         ..Default::default()
     }
 }

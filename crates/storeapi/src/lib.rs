@@ -46,7 +46,7 @@ pub use fanout::{ADDRESS_LABEL, Apis, Endpoint, EndpointSet, Endpoints, Fanout, 
 pub use memory::MemoryStore;
 pub use merge::{BATCH_SERIES, MergeOptions, SeriesIter, Source, merge, merge_iters};
 pub use metadata::{Metadata, MetadataAnswer, MetadataRequest};
-pub use peer::PeerSink;
+pub use peer::{PeerClient, PeerForm, PeerShare, compress_batch, decode_batch, encode_batch};
 pub use request::{
     Aggregate, AggregateSet, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,
     SeriesRequest, ShardInfo,
@@ -61,4 +61,4 @@ pub use store::{
     StoreInfo, StoreSeries, TsdbInfo,
 };
 pub use targets::{ActiveTarget, TargetHealth, Targets, TargetsAnswer, TargetsRequest};
-pub use write::{RejectKind, WriteError, WriteRejection, WriteReport, WriteSink};
+pub use write::{RejectKind, WriteError, WriteInFlight, WriteRejection, WriteReport, WriteSink, WriteWay};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use chronolith_chunk::{SampleColumns, encode_columns};
-use chronolith_model::{TenantId, TimeRange};
+use chronolith_model::TimeRange;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ use crate::{
 
 /// Where frames are cut: the size at which Thanos's stores cut theirs.
 const FRAME_BYTES: usize = 1 << 20;
-/// The largest request: matchers and label lists, or a peer's write, which senders keep far below.
+/// The largest request: matchers and label lists.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// The largest answer, which only label calls come near to; gRPC's own bound.
 const RESPONSE_BYTES_MAX: usize = (2 << 30) - 1;
@@ -89,8 +89,8 @@ pub struct Services {
     pub targets: Option<Arc<dyn Targets>>,
     /// WriteableStore, for requests that no receiver has replicated yet.
     pub write: Option<Arc<dyn WriteSink>>,
-    /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0). Without it they go to
-    /// `write`.
+    /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0); without it they go to
+    /// `write`. Also chronolith.Peer, which Info names where StoreAPI is served too.
     pub write_local: Option<Arc<dyn WriteSink>>,
 }
 
@@ -115,6 +115,7 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
                 metadata: services.metadata.is_some(),
                 rules: services.rules.is_some(),
                 targets: services.targets.is_some(),
+                peer: services.write_local.is_some(),
             },
         };
         routes.add_service(
@@ -153,11 +154,10 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
     }
     if let Some(sink) = &services.write {
         let local = services.write_local.as_ref().unwrap_or(sink);
-        let service = WriteService { sink: Arc::clone(sink), local: Arc::clone(local) };
-        routes.add_service(
-            thanos::writeable_store_server::WriteableStoreServer::new(service)
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
-        );
+        routes.add_service(peer::write_service(Arc::clone(sink), Arc::clone(local)));
+    }
+    if let Some(local) = &services.write_local {
+        routes.add_service(peer::peer_service(Arc::clone(local)));
     }
     routes.routes()
 }
@@ -468,40 +468,6 @@ impl thanos::targets_server::Targets for TargetsService {
         let request = convert_rules::targets_request_from(request.into_inner());
         let answer = self.0.targets(request).await.map_err(|e| status_from_error(&e))?;
         Ok(Response::new(Box::pin(futures::stream::iter(convert_rules::targets_frames(answer).map(Ok)))))
-    }
-}
-
-struct WriteService {
-    sink: Arc<dyn WriteSink>,
-    local: Arc<dyn WriteSink>,
-}
-
-#[tonic::async_trait]
-impl thanos::writeable_store_server::WriteableStore for WriteService {
-    async fn remote_write(
-        &self,
-        request: Request<thanos::WriteRequest>,
-    ) -> Result<Response<thanos::WriteResponse>, Status> {
-        let thanos::WriteRequest { timeseries, tenant, replica, timeseries_tenant_data } =
-            request.into_inner();
-        if replica < 0 {
-            return Err(Status::invalid_argument(format!("replica is negative: {replica}")));
-        }
-        let sink = if replica > 0 { &self.local } else { &self.sink };
-        // Older releases send fields 1 and 2, newer ones field 4; a request may carry either.
-        let mut parts: Vec<_> =
-            timeseries_tenant_data.into_iter().map(|d| (d.tenant, d.timeseries)).collect();
-        if !timeseries.is_empty() || parts.is_empty() {
-            parts.push((tenant, timeseries));
-        }
-        for (tenant, timeseries) in parts {
-            let tenant = if tenant.is_empty() { Ok(TenantId::default()) } else { TenantId::new(&tenant) };
-            let tenant = tenant.map_err(|e| Status::invalid_argument(e.to_string()))?;
-            let batch = peer::batch_from(&timeseries).map_err(|e| status_from_error(&e))?;
-            let report = sink.write(&tenant, batch).await.map_err(|e| status_from_error(&e))?;
-            peer::status_from_report(&report)?;
-        }
-        Ok(Response::new(thanos::WriteResponse {}))
     }
 }
 

@@ -76,7 +76,7 @@ fn string_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
-fn varint_len(v: u64) -> usize {
+pub(crate) fn varint_len(v: u64) -> usize {
     (u64::BITS - (v | 1).leading_zeros()).div_ceil(7) as usize
 }
 
@@ -88,12 +88,12 @@ fn put_varint(mut v: u64, out: &mut BytesMut) {
     out.put_u8(v as u8);
 }
 
-fn put_header(tag: u8, len: usize, out: &mut BytesMut) {
+pub(crate) fn put_header(tag: u8, len: usize, out: &mut BytesMut) {
     out.put_u8(tag);
     put_varint(len as u64, out);
 }
 
-fn put_int(tag: u8, v: u64, out: &mut BytesMut) {
+pub(crate) fn put_int(tag: u8, v: u64, out: &mut BytesMut) {
     if v != 0 {
         out.put_u8(tag);
         put_varint(v, out);
@@ -200,14 +200,14 @@ fn decode_chunk(message: &Bytes, mut chunk: &[u8], mint: i64, maxt: i64) -> Resu
     Ok(Chunk { mint, maxt, encoding, data: message.slice_ref(data) })
 }
 
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     Int(u64),
     Bytes(&'a [u8]),
     /// Fixed-width fields, which this schema has none of.
     Other,
 }
 
-fn next_field<'a>(buf: &mut &'a [u8]) -> Result<Option<(u64, Value<'a>)>, StoreError> {
+pub(crate) fn next_field<'a>(buf: &mut &'a [u8]) -> Result<Option<(u64, Value<'a>)>, StoreError> {
     if buf.is_empty() {
         return Ok(None);
     }

@@ -1,5 +1,10 @@
 //! The trait behind the remote-write handler: local heads, one remote peer, or a hashring over many of them.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
 use async_trait::async_trait;
 use chronolith_model::{TenantId, WriteBatch};
 
@@ -13,6 +18,72 @@ pub trait WriteSink: Send + Sync {
     /// Errors: nothing can be said about any sample of the batch; the caller may retry all of it where the kind is
     /// `Unavailable` or `Timeout`.
     async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError>;
+
+    /// As [`WriteSink::write`], for a batch that comes on another way. A sink for which the way makes no difference need not care.
+    async fn write_by(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        way: WriteWay,
+    ) -> Result<WriteReport, WriteError> {
+        let _ = way;
+        self.write(tenant, batch).await
+    }
+}
+
+/// How a batch comes to a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteWay {
+    /// From a sender: it is to be distributed.
+    Fresh,
+    /// As this replica, counted from 0: whoever sent it takes care of the others.
+    Replica(usize),
+    /// From another receiver, where it waited for this one: samples are taken out of order as far as that is possible,
+    /// whatever the tenant's window.
+    Late,
+}
+
+/// A write that a worker thread has begun: the sink's future was polled there once, which is where a local sink appends.
+/// The rest, waiting for the log, is awaited elsewhere.
+pub struct WriteInFlight(Begun);
+
+enum Begun {
+    Ready(Option<Result<WriteReport, WriteError>>),
+    Waiting(Pin<Box<dyn Future<Output = Result<WriteReport, WriteError>> + Send>>),
+}
+
+impl WriteInFlight {
+    /// Begins to write on this thread.
+    pub fn begin(sink: Arc<dyn WriteSink>, tenant: TenantId, batch: WriteBatch, way: WriteWay) -> Self {
+        let mut write = Box::pin(async move {
+            match way {
+                WriteWay::Fresh => sink.write(&tenant, batch).await,
+                other => sink.write_by(&tenant, batch, other).await,
+            }
+        });
+        WriteInFlight(match write.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Begun::Ready(Some(result)),
+            Poll::Pending => Begun::Waiting(write),
+        })
+    }
+}
+
+impl Future for WriteInFlight {
+    type Output = Result<WriteReport, WriteError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Begun::Ready(result) => Poll::Ready(result.take().expect("polled once after it was ready")),
+            // Its first poll left no waker; this one leaves ours.
+            Begun::Waiting(write) => write.as_mut().poll(cx),
+        }
+    }
+}
+
+impl std::fmt::Debug for WriteInFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteInFlight").finish_non_exhaustive()
+    }
 }
 
 /// What can go wrong with a whole batch; the kinds are those of [`StoreError`].

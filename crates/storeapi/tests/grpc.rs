@@ -10,9 +10,9 @@ use chronolith_model::write::{decode_labels, encode_labels};
 use chronolith_model::{Labels, Matcher, Sample, TenantId, TimeRange, WriteBatch, WriteBatchBuilder};
 use chronolith_storeapi::contract::{StoreFixture, T0, TestSeries};
 use chronolith_storeapi::{
-    ClientOptions, ErrorKind, MemoryStore, PeerSink, RejectKind, SeriesEvent, SeriesLimits, SeriesRequest,
-    ServerOptions, Services, Store, StoreClient, StoreError, WriteError, WriteRejection, WriteReport,
-    WriteSink, serve,
+    ClientOptions, ErrorKind, MemoryStore, PeerClient, PeerForm, PeerShare, RejectKind, SeriesEvent,
+    SeriesLimits, SeriesRequest, ServerOptions, Services, Store, StoreClient, StoreError, WriteError,
+    WriteRejection, WriteReport, WriteSink, encode_batch, serve,
 };
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
@@ -177,45 +177,128 @@ fn batch(name: &str) -> WriteBatch {
     builder.finish(bytes::Bytes::new())
 }
 
-#[tokio::test]
-async fn writes_reach_the_sink_for_their_replica() {
-    let (all, local) = (Arc::new(Recorder::default()), Arc::new(Recorder::default()));
-    let services =
-        Services { write: Some(all.clone()), write_local: Some(local.clone()), ..Services::default() };
-    let address = start(services, ServerOptions::default()).await;
-    let peer = PeerSink::new(&address, &ClientOptions::default(), Duration::from_secs(5)).unwrap();
-    let tenant = TenantId::new("team-a").unwrap();
-    assert_eq!(peer.write(&tenant, batch("up")).await.unwrap().written, 1);
-    peer.for_replica(2).write(&tenant, batch("up")).await.unwrap();
-    let want = [("team-a".to_owned(), vec!["up".to_owned()], 1)];
-    assert_eq!(*all.0.lock().unwrap(), want);
-    assert_eq!(*local.0.lock().unwrap(), want);
-    for (name, kind) in [("conflict", ErrorKind::Conflict), ("invalid", ErrorKind::Invalid)] {
-        let error = peer.write(&tenant, batch(name)).await.unwrap_err();
-        assert_eq!(error.kind(), kind);
-        assert!(error.message().contains("out of order sample"), "{error}");
+fn share(name: &str, replica: u8) -> PeerShare {
+    PeerShare {
+        tenant: TenantId::new("team-a").unwrap(),
+        batch: encode_batch(&batch(name), None),
+        replicas: Some(vec![replica].into()),
+        late: false,
     }
 }
 
 #[tokio::test]
-async fn both_shapes_of_write_requests_are_understood() {
+async fn writes_reach_the_local_sink_in_the_form_that_info_announces() {
+    for offers_own in [true, false] {
+        let (all, local) = (Arc::new(Recorder::default()), Arc::new(Recorder::default()));
+        let stores = if offers_own { memory(&Labels::empty(), &[]) } else { Services::default() };
+        let services = Services { write: Some(all.clone()), write_local: Some(local.clone()), ..stores };
+        let address = start(services, ServerOptions::default()).await;
+        let options = ClientOptions::default();
+        let peer = PeerClient::new(&address, &options, offers_own, Duration::from_secs(5)).unwrap();
+        let results = peer.write(&[share("up", 0), share("down", 1)]).await;
+        assert_eq!(peer.form(), if offers_own { PeerForm::Own } else { PeerForm::Thanos });
+        let written: Vec<usize> = results.into_iter().map(|r| r.unwrap().written).collect();
+        assert_eq!(written, [1, 1]);
+        let mut got = local.0.lock().unwrap().clone();
+        got.sort();
+        let want = |name: &str| ("team-a".to_owned(), vec![name.to_owned()], 1);
+        assert_eq!(got, [want("down"), want("up")]);
+        assert!(all.0.lock().unwrap().is_empty());
+        for (name, reject, kind) in [
+            ("conflict", RejectKind::Conflict, ErrorKind::Conflict),
+            ("invalid", RejectKind::Invalid, ErrorKind::Invalid),
+        ] {
+            let result = peer.write(&[share(name, 0)]).await.remove(0);
+            if offers_own {
+                let report = result.unwrap();
+                assert_eq!((report.rejections[0].kind, report.rejected), (reject, 1));
+            } else {
+                let error = result.unwrap_err();
+                assert_eq!(error.kind(), kind);
+                assert!(error.message().contains("out of order sample"), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_is_unavailable() {
+    let peer =
+        PeerClient::new("127.0.0.1:1", &ClientOptions::default(), false, Duration::from_secs(5)).unwrap();
+    let results = peer.write(&[share("up", 0), share("up", 0)]).await;
+    assert_eq!(results.len(), 2);
+    assert!(results.iter().all(|r| r.as_ref().unwrap_err().kind() == ErrorKind::Unavailable));
+}
+
+#[tokio::test]
+async fn thanos_receivers_may_compress_with_snappy() {
+    use std::io::Write as _;
+
+    use http_body_util::{BodyExt as _, Full};
+    use prost::Message as _;
+    let local = Arc::new(Recorder::default());
+    let services =
+        Services { write: Some(local.clone()), write_local: Some(local.clone()), ..Services::default() };
+    let address = start(services, ServerOptions::default()).await;
+    let channel = chronolith_storeapi::connect_lazy(&address, &ClientOptions::default()).unwrap();
+    let message = thanos_request("up").encode_to_vec();
+    let mut snappy = snap::write::FrameEncoder::new(Vec::new());
+    snappy.write_all(&message).unwrap();
+    let snappy = snappy.into_inner().unwrap();
+    let mut body = vec![1];
+    body.extend_from_slice(&(snappy.len() as u32).to_be_bytes());
+    body.extend_from_slice(&snappy);
+    for (body, code) in [(body, "0"), (vec![1, 0, 0, 0, 3, 1, 2, 3], "13"), (vec![1, 0], "13")] {
+        let request = http::Request::post(format!("http://{address}/thanos.WriteableStore/RemoteWrite"))
+            .header("content-type", "application/grpc")
+            .header("grpc-encoding", "snappy")
+            .body(tonic::body::Body::new(Full::new(bytes::Bytes::from(body))))
+            .unwrap();
+        let mut channel = channel.clone();
+        std::future::poll_fn(|cx| tower::Service::poll_ready(&mut channel, cx)).await.unwrap();
+        let response = tower::Service::call(&mut channel, request).await.unwrap();
+        let headers = response.headers().clone();
+        let trailers = response.into_body().collect().await.unwrap().trailers().cloned();
+        let status = headers.get("grpc-status").or(trailers.as_ref().and_then(|t| t.get("grpc-status")));
+        assert_eq!(status.unwrap(), code);
+    }
+    assert_eq!(local.0.lock().unwrap().len(), 1);
+}
+
+fn thanos_request(name: &str) -> chronolith_storeapi::proto::thanos::WriteRequest {
+    chronolith_storeapi::proto::thanos::WriteRequest {
+        timeseries: vec![thanos_series(name)],
+        tenant: "a".into(),
+        ..Default::default()
+    }
+}
+
+fn thanos_series(name: &str) -> bytes::Bytes {
     use chronolith_storeapi::proto::{prometheus_copy as pb, thanos};
+    use prost::Message as _;
+    pb::TimeSeries {
+        labels: vec![thanos::Label { name: "__name__".into(), value: name.into() }],
+        samples: vec![pb::Sample { value: 1.0, timestamp: 1 }],
+        ..Default::default()
+    }
+    .encode_to_vec()
+    .into()
+}
+
+#[tokio::test]
+async fn both_shapes_of_write_requests_are_understood() {
+    use chronolith_storeapi::proto::thanos;
     let sink = Arc::new(Recorder::default());
     let address =
         start(Services { write: Some(sink.clone()), ..Services::default() }, ServerOptions::default()).await;
     let channel = chronolith_storeapi::connect_lazy(&address, &ClientOptions::default()).unwrap();
     let mut client = thanos::writeable_store_client::WriteableStoreClient::new(channel);
-    let series = |name: &str| pb::TimeSeries {
-        labels: vec![thanos::Label { name: "__name__".into(), value: name.into() }],
-        samples: vec![pb::Sample { value: 1.0, timestamp: 1 }],
-        ..Default::default()
-    };
     let data = |tenant: &str, name: &str| thanos::TimeSeriesTenantData {
-        timeseries: vec![series(name)],
+        timeseries: vec![thanos_series(name)],
         tenant: tenant.into(),
     };
     let requests = [
-        thanos::WriteRequest { timeseries: vec![series("old")], tenant: "a".into(), ..Default::default() },
+        thanos_request("old"),
         thanos::WriteRequest {
             timeseries_tenant_data: vec![data("b", "new"), data("c", "new")],
             ..Default::default()

@@ -3,6 +3,7 @@
 mod common;
 mod query;
 mod receive;
+mod ring;
 mod server;
 mod store;
 mod web;

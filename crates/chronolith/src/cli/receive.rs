@@ -10,6 +10,7 @@ use chronolith_tsdb::db::WalSync;
 use clap::Args;
 
 use super::common::{LogArgs, ObjstoreArgs, address, label};
+use super::ring::RingArgs;
 
 /// Take remote write, keep the newest data, ship blocks into the bucket.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct ReceiveArgs {
     tsdb_path: PathBuf,
     #[command(flatten)]
     ingest: IngestArgs,
+    #[command(flatten)]
+    ring: RingArgs,
     #[command(flatten)]
     pub(crate) objstore: ObjstoreArgs,
     #[command(flatten)]
@@ -164,6 +167,8 @@ impl ReceiveArgs {
             grpc_address: Some(self.grpc_address.clone()),
             require_labels: true,
             tsdb_path: self.tsdb_path.clone(),
+            forward: self.ring.options(),
+            replica_header: self.ring.replica_header.clone(),
             ..self.ingest.config()
         }
     }

@@ -25,15 +25,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use chronolith_model::TenantId;
 use chronolith_service::metrics::Registry;
-use chronolith_storeapi::{WriteReport, WriteSink};
+use chronolith_storeapi::{WriteInFlight, WriteReport, WriteSink, WriteWay};
 
 use super::body;
 use super::budget::{ByteBudget, ByteShare};
 use super::decode::DecodeStats;
-use super::in_flight::WriteInFlight;
 use super::metrics::{ReasonLabels, RemoteWriteMetrics, RequestLabels};
 use super::pool::BatchPool;
 use super::protocol::{self, Format};
+use super::replica::ReplicaHeader;
 use super::reply::{self, Refusal};
 use super::tenant;
 
@@ -47,6 +47,10 @@ pub struct RemoteWriteOptions {
     pub tenant_header: HeaderName,
     /// `--receive.default-tenant-id`.
     pub default_tenant: TenantId,
+    /// Which replica a request is; `None` does not ask.
+    pub replica: Option<ReplicaHeader>,
+    /// The status for samples that conflict with what is stored: Prometheus's 400, or Thanos's 409 where there is a hashring.
+    pub conflict: StatusCode,
     /// The largest body, compressed as well as decompressed. 32 MiB is Prometheus's bound.
     pub body_bytes_max: u64,
     /// Memory for compressed bodies of all requests in flight.
@@ -62,6 +66,8 @@ impl Default for RemoteWriteOptions {
         RemoteWriteOptions {
             tenant_header: TENANT_HEADER,
             default_tenant: TenantId::default(),
+            replica: None,
+            conflict: StatusCode::BAD_REQUEST,
             body_bytes_max: 32 << 20,
             // Room for 8 of the largest, or some 2,000 usual ones (130 KB).
             read_bytes_max: 256 << 20,
@@ -122,7 +128,7 @@ impl RemoteWrite {
         let _pending = Pending::new(&self.metrics.pending);
         match self.write(parts, body).await {
             Ok(done) => {
-                let response = reply::done(&done.report, success);
+                let response = reply::done(&done.report, success, self.options.conflict);
                 self.observe(&done, response.status());
                 response
             }
@@ -166,6 +172,10 @@ impl RemoteWrite {
         }
         protocol::check_encoding(&parts.headers)?;
         let tenant = tenant::of_request(parts, &self.options)?;
+        let way = match &self.options.replica {
+            Some(header) => header.way(&parts.headers)?,
+            None => WriteWay::Fresh,
+        };
         let (compressed, read_share) = self.read_body(&parts.headers, body).await?;
         let body_len = body::decompressed_len(&compressed, self.options.body_bytes_max)?;
         let format = protocol::format(&parts.headers)?;
@@ -173,7 +183,7 @@ impl RemoteWrite {
         let handler = self.clone();
         let work = move || {
             // The share lives as long as the memory, also when the sender went away meanwhile.
-            let started = handler.start(tenant, format, &compressed, body_len as usize);
+            let started = handler.start(tenant, way, format, &compressed, body_len as usize);
             drop((compressed, read_share));
             (started, decode_share)
         };
@@ -188,6 +198,7 @@ impl RemoteWrite {
     fn start(
         &self,
         tenant: TenantId,
+        way: WriteWay,
         format: Format,
         compressed: &[u8],
         body_len: usize,
@@ -206,7 +217,7 @@ impl RemoteWrite {
         let report = WriteReport::default();
         let (series, samples) = (batch.series_count(), batch.sample_count());
         let done = Done { tenant: tenant.clone(), series, samples, stats, report };
-        Ok(Started { done, write: WriteInFlight::start(self.sink.clone(), tenant, batch) })
+        Ok(Started { done, write: WriteInFlight::begin(self.sink.clone(), tenant, batch, way) })
     }
 
     pub(super) async fn share(&self, budget: &ByteBudget, bytes: u64) -> Result<ByteShare, Refusal> {

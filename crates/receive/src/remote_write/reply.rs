@@ -27,6 +27,9 @@ pub enum Refusal {
     /// The tenant cannot be one.
     #[error("{0}")]
     Tenant(#[from] chronolith_model::IdError),
+    /// The replica number cannot be one.
+    #[error("{0}")]
+    Replica(String),
     /// The body or what it decompresses to is too large.
     #[error("{what} of {bytes} bytes is larger than the limit of {bytes_max}")]
     TooLarge {
@@ -75,9 +78,10 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Refusal::Encoding(_) | Refusal::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Refusal::Tenant(_) | Refusal::Snappy(_) | Refusal::Decode(DecodeError::Wire(_)) => {
-                StatusCode::BAD_REQUEST
-            }
+            Refusal::Tenant(_)
+            | Refusal::Replica(_)
+            | Refusal::Snappy(_)
+            | Refusal::Decode(DecodeError::Wire(_)) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge { .. } | Refusal::Decode(DecodeError::TooManyElements { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -93,6 +97,7 @@ impl Refusal {
             Refusal::Encoding(_) => "encoding",
             Refusal::ContentType(_) => "content_type",
             Refusal::Tenant(_) => "tenant",
+            Refusal::Replica(_) => "replica",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::Body(_) => "body",
             Refusal::Snappy(_) => "snappy",
@@ -131,13 +136,15 @@ impl IntoResponse for Refusal {
 }
 
 /// The answer for a batch that went through: `success`, or 400 with what was rejected while the rest is stored; 429
-/// where a tenant's limit was the only reason.
-pub(super) fn done(report: &WriteReport, success: StatusCode) -> Response {
+/// where a tenant's limit was the only reason, and `conflict` where something conflicts with what is stored.
+pub(super) fn done(report: &WriteReport, success: StatusCode, conflict: StatusCode) -> Response {
     if report.rejected == 0 {
         return success.into_response();
     }
-    let limit = report.rejections.iter().all(|r| r.kind == RejectKind::LimitExceeded);
-    let status = if limit && !report.rejections.is_empty() {
+    let has = |kind| report.rejections.iter().any(|r| r.kind == kind);
+    let status = if has(RejectKind::Conflict) {
+        conflict
+    } else if has(RejectKind::LimitExceeded) && !has(RejectKind::Invalid) {
         StatusCode::TOO_MANY_REQUESTS
     } else {
         StatusCode::BAD_REQUEST
@@ -187,20 +194,28 @@ mod tests {
     #[test]
     fn the_first_line_names_the_first_culprit() {
         let mut report = WriteReport { written: 3, ..WriteReport::default() };
-        assert_eq!(done(&report, StatusCode::NO_CONTENT).status(), StatusCode::NO_CONTENT);
+        assert_eq!(
+            done(&report, StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST).status(),
+            StatusCode::NO_CONTENT
+        );
         report.reject(1, || rejection(RejectKind::Conflict));
         report.reject(1, || rejection(RejectKind::Invalid));
         let text = rejections_text(&report);
         let first = "out of order sample: series {a=\"b\"} at 7 (2 of 5 samples rejected)";
         assert_eq!(text.lines().collect::<Vec<_>>(), [first, "out of order sample: series {a=\"b\"} at 7"]);
-        assert_eq!(done(&report, StatusCode::OK).status(), StatusCode::BAD_REQUEST);
+        for status in [StatusCode::BAD_REQUEST, StatusCode::CONFLICT] {
+            assert_eq!(done(&report, StatusCode::OK, status).status(), status);
+        }
     }
 
     #[test]
     fn only_limits_is_429_and_doubt_is_503() {
         let mut report = WriteReport::default();
         report.reject(1, || rejection(RejectKind::LimitExceeded));
-        assert_eq!(done(&report, StatusCode::OK).status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(
+            done(&report, StatusCode::OK, StatusCode::CONFLICT).status(),
+            StatusCode::TOO_MANY_REQUESTS
+        );
         let refusal = Refusal::Sink(WriteError::unavailable("the log failed"));
         assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(refusal.into_response().headers().contains_key(header::RETRY_AFTER));

@@ -1,0 +1,394 @@
+//! The [`WriteSink`] over a hashring: each series to its receivers, of which this may be one.
+//!
+//! ```text
+//! batch ─ place ─┬─ local share ── LocalSink                    ┐
+//!                └─ peers' shares ─ encoded once ─ queues ─ gRPC ┴─ tally ─ quorum per series ─ answer
+//!                                                                     └─ the rest goes on behind the answer ─ hints
+//! ```
+//!
+//! Placing, encoding, queueing and the local append happen in the first poll, which the remote-write handler makes on a worker
+//! thread. A request is answered as soon as every series has its quorum, or can no longer have it; what is still under way then is
+//! awaited by a task, so that a receiver which fails late gets its hint. Those tasks are bounded by the peers' queues and timeouts.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use bytes::Bytes;
+use chronolith_model::{TenantId, WriteBatch};
+use chronolith_service::metrics::Registry;
+use chronolith_storeapi::{
+    ErrorKind, PeerShare, StoreError, WriteError, WriteInFlight, WriteReport, WriteSink, WriteWay,
+    encode_batch,
+};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+
+use super::metrics::{ForwardMetrics, RingCollector};
+use super::peer::{Peer, PeerOptions};
+use super::place::{Placed, place};
+use super::tally::{Failure, Here, Tally, quorum};
+use crate::hashring::{Algorithm, HashringConfig, HashringError, Hashrings};
+
+/// Settings of forwarding; Thanos's flags where it has them.
+#[derive(Clone, Debug)]
+pub struct ForwardOptions {
+    /// `--receive.hashrings-file`.
+    pub file: Option<PathBuf>,
+    /// `--receive.hashrings`, where there is no file.
+    pub inline: Option<String>,
+    /// `--receive.hashrings-algorithm`.
+    pub algorithm: Algorithm,
+    /// `--receive.hashrings-file-refresh-interval`.
+    pub refresh_interval: Duration,
+    /// `--receive.local-endpoint`: which endpoint this receiver is; `None` for one that keeps nothing.
+    pub local_endpoint: Option<String>,
+    /// `--receive.replication-factor`.
+    pub replication_factor: usize,
+    /// `--receive-forward-timeout`.
+    pub timeout: Duration,
+    /// `--receive-forward-max-backoff`.
+    pub backoff_max: Duration,
+    /// `--receive.forward.async-workers` of each peer.
+    pub workers: usize,
+    /// `--receive.grpc-compression` is snappy.
+    pub compress: bool,
+    /// `--receive.forward.queue-bytes-max` (ours) of each peer.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for ForwardOptions {
+    fn default() -> Self {
+        ForwardOptions {
+            file: None,
+            inline: None,
+            algorithm: Algorithm::Hashmod,
+            refresh_interval: Duration::from_secs(300),
+            local_endpoint: None,
+            replication_factor: 1,
+            timeout: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(5),
+            workers: 5,
+            compress: true,
+            queue_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Writes to the receivers of a hashring.
+pub(crate) struct RingSink {
+    options: ForwardOptions,
+    local: Option<Arc<dyn WriteSink>>,
+    state: ArcSwapOption<State>,
+    /// Peers by address: they outlive a reload.
+    peers: Mutex<HashMap<String, Arc<Peer>>>,
+    metrics: ForwardMetrics,
+    unfinished: TaskTracker,
+}
+
+/// The rings with who is who.
+#[derive(Debug)]
+struct State {
+    rings: Hashrings,
+    targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Local,
+    Peer(Arc<Peer>),
+}
+
+impl RingSink {
+    /// A sink without rings yet. `local` keeps what the local endpoint gets.
+    pub(crate) fn new(
+        options: ForwardOptions,
+        local: Option<Arc<dyn WriteSink>>,
+        registry: &mut Registry,
+    ) -> Arc<Self> {
+        let metrics = ForwardMetrics::register(registry, options.replication_factor);
+        let sink = Arc::new(RingSink {
+            options,
+            local,
+            state: ArcSwapOption::empty(),
+            peers: Mutex::default(),
+            metrics,
+            unfinished: TaskTracker::new(),
+        });
+        registry.register_collector(Box::new(RingCollector(Arc::clone(&sink))));
+        sink
+    }
+
+    /// The settings.
+    pub(crate) fn options(&self) -> &ForwardOptions {
+        &self.options
+    }
+
+    /// From now on these are the rings. Requests under way keep the old ones; nothing is flushed. Must be called inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// What [`Hashrings::new`] refuses, and peers whose address is none; the old rings then stay.
+    pub(crate) fn set_rings(&self, configs: Vec<HashringConfig>) -> Result<(), HashringError> {
+        let rings = Hashrings::new(configs, self.options.algorithm, self.options.replication_factor)?;
+        let mut peers = self.peers.lock();
+        let mut next: HashMap<String, Arc<Peer>> = HashMap::new();
+        let mut targets = Vec::with_capacity(rings.endpoints().len());
+        for endpoint in rings.endpoints() {
+            if self.local.is_some() && self.options.local_endpoint.as_ref().is_some_and(|l| endpoint.is_at(l))
+            {
+                targets.push(Target::Local);
+                continue;
+            }
+            let peer = match peers.get(&endpoint.address) {
+                Some(peer) => Arc::clone(peer),
+                None => Arc::new(self.new_peer(&endpoint.address)?),
+            };
+            next.insert(endpoint.address.clone(), Arc::clone(&peer));
+            targets.push(Target::Peer(peer));
+        }
+        if self.local.is_some() && !targets.iter().any(|t| matches!(t, Target::Local)) {
+            tracing::warn!(
+                local = self.options.local_endpoint.as_deref().unwrap_or(""),
+                "no hashring has the local endpoint: this receiver only forwards"
+            );
+        }
+        *peers = next;
+        drop(peers);
+        self.state.store(Some(Arc::new(State { rings, targets })));
+        Ok(())
+    }
+
+    fn new_peer(&self, address: &str) -> Result<Peer, HashringError> {
+        let options = PeerOptions {
+            workers: self.options.workers,
+            timeout: self.options.timeout,
+            backoff_max: self.options.backoff_max,
+            queue_bytes_max: self.options.queue_bytes_max,
+            compress: self.options.compress,
+        };
+        Peer::new(address, options, self.metrics.clone())
+            .map_err(|e| HashringError::of_endpoint(address, &e.chain()))
+    }
+
+    /// The rings, once there are some.
+    pub(super) fn rings(&self) -> Option<impl std::ops::Deref<Target = Hashrings> + use<>> {
+        struct Rings(Arc<State>);
+        impl std::ops::Deref for Rings {
+            type Target = Hashrings;
+            fn deref(&self) -> &Hashrings {
+                &self.0.rings
+            }
+        }
+        self.state.load_full().map(Rings)
+    }
+
+    /// The peers, by address.
+    pub(super) fn peers(&self) -> Vec<Arc<Peer>> {
+        let mut peers: Vec<_> = self.peers.lock().values().cloned().collect();
+        peers.sort_by(|a, b| a.address().cmp(b.address()));
+        peers
+    }
+
+    /// Whether an endpoint of the rings is this receiver.
+    pub(super) fn is_local(&self, address: &str) -> bool {
+        self.local.is_some() && self.options.local_endpoint.as_deref() == Some(address)
+    }
+
+    /// Waits for what acknowledged requests have left under way, at most `patience`.
+    pub(crate) async fn finish(&self, patience: Duration) {
+        self.unfinished.close();
+        if tokio::time::timeout(patience, self.unfinished.wait()).await.is_err() {
+            tracing::warn!("some receivers had not answered to acknowledged writes at shutdown");
+        }
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        replica: Option<usize>,
+    ) -> Result<Fanout, WriteError> {
+        let state = self.state.load_full();
+        let state = state.ok_or_else(|| StoreError::unavailable("not ready: there is no hashring yet"))?;
+        let knows_numbers = |t: &Target| matches!(t, Target::Peer(peer) if !peer.is_own());
+        let numbers = state.targets.iter().any(knows_numbers);
+        let placed = place(&state.rings, tenant.as_str(), &batch, replica, numbers)
+            .map_err(|e| StoreError::internal(e.to_string()))?;
+        let whole = placed.is_whole();
+        let Placed { shares, replicas } = placed;
+        let units = if whole { 1 } else { batch.series_count() };
+        let needed = if replica.is_some() { 1 } else { quorum(replicas) };
+        let mut fanout = Fanout {
+            sink: Arc::clone(self),
+            shares: Vec::with_capacity(shares.len()),
+            tally: Tally::new(units, replicas, needed),
+            here: Here::none(units),
+            pending: FuturesUnordered::new(),
+            failed: Vec::new(),
+            worst: None,
+            stored: WriteReport {
+                written: batch.sample_count(),
+                histograms_written: batch.iter().map(|s| s.histograms.len()).sum(),
+                exemplars_written: batch.exemplar_count(),
+                ..WriteReport::default()
+            },
+        };
+        let mut encoded_whole: Option<Bytes> = None;
+        let mut local = None;
+        for (i, share) in shares.into_iter().enumerate() {
+            let target = state.targets[usize::from(share.endpoint)].clone();
+            let units = if units == 1 { None } else { share.series };
+            let Target::Peer(peer) = target else {
+                fanout.here.add_all(units.as_deref());
+                fanout.shares.push(Sent { units, to: None });
+                local = Some(i);
+                continue;
+            };
+            let encoded = match &units {
+                None => encoded_whole.get_or_insert_with(|| encode_batch(&batch, None)).clone(),
+                Some(series) => encode_batch(&batch, Some(series)),
+            };
+            let replicas = share.replicas.map(Bytes::from);
+            let share = PeerShare { tenant: tenant.clone(), batch: encoded, replicas, late: false };
+            match peer.send(share.clone(), replica.is_some()) {
+                Ok(answer) => fanout.pending.push(Box::pin(async move {
+                    let lost = || Err(StoreError::unavailable("the peer left the hashring"));
+                    (i, answer.await.unwrap_or_else(|_| lost()))
+                })),
+                Err(error) => fanout.pending.push(Box::pin(std::future::ready((i, Err(error))))),
+            }
+            fanout.shares.push(Sent { units, to: Some((peer, share)) });
+        }
+        if let (Some(i), Some(sink)) = (local, &self.local) {
+            // Last, so that the peers work meanwhile.
+            let batch = match &fanout.shares[i].units {
+                None => batch,
+                Some(series) => batch.select(series),
+            };
+            let write = WriteInFlight::begin(Arc::clone(sink), tenant.clone(), batch, WriteWay::Fresh);
+            fanout.pending.push(Box::pin(async move { (i, write.await) }));
+        }
+        Ok(fanout)
+    }
+}
+
+impl std::fmt::Debug for RingSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingSink").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// [`RingSink`] as a [`WriteSink`].
+#[derive(Clone, Debug)]
+pub(crate) struct RingWrites(pub(crate) Arc<RingSink>);
+
+#[async_trait]
+impl WriteSink for RingWrites {
+    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
+        let fanout = self.0.begin(tenant, batch, None)?;
+        fanout.answer().await
+    }
+
+    async fn write_by(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        way: WriteWay,
+    ) -> Result<WriteReport, WriteError> {
+        let replica = match way {
+            WriteWay::Replica(n) => Some(n),
+            WriteWay::Fresh | WriteWay::Late => None,
+        };
+        let fanout = self.0.begin(tenant, batch, replica)?;
+        fanout.answer().await
+    }
+}
+
+type PendingAnswer = Pin<Box<dyn Future<Output = (usize, Result<WriteReport, WriteError>)> + Send>>;
+
+/// A share that was sent.
+struct Sent {
+    units: Option<Vec<u32>>,
+    /// Whom; `None` for this receiver.
+    to: Option<(Arc<Peer>, PeerShare)>,
+}
+
+/// A request on its way to its receivers.
+struct Fanout {
+    sink: Arc<RingSink>,
+    shares: Vec<Sent>,
+    tally: Tally,
+    here: Here,
+    pending: FuturesUnordered<PendingAnswer>,
+    /// Shares whose receiver was unavailable.
+    failed: Vec<usize>,
+    /// The worst failure so far, and what it said.
+    worst: Option<(Failure, Result<WriteReport, WriteError>)>,
+    /// What the answer says when all is stored.
+    stored: WriteReport,
+}
+
+impl Fanout {
+    /// Waits for the quorum or its impossibility.
+    async fn answer(mut self) -> Result<WriteReport, WriteError> {
+        while !self.tally.is_decided() {
+            match self.pending.next().await {
+                Some((i, answer)) => self.count(i, answer),
+                None => break,
+            }
+        }
+        if let Some(failure) = self.tally.verdict() {
+            return self.failure(failure);
+        }
+        let report = self.stored.clone();
+        if !self.pending.is_empty() || !self.failed.is_empty() {
+            let tracker = self.sink.unfinished.clone();
+            self.sink.metrics.late_answers.inc();
+            tracker.spawn(async move {
+                while let Some((i, answer)) = self.pending.next().await {
+                    self.count(i, answer);
+                }
+                self.sink.metrics.late_answers.dec();
+            });
+        }
+        Ok(report)
+    }
+
+    fn count(&mut self, i: usize, answer: Result<WriteReport, WriteError>) {
+        let share = &self.shares[i];
+        let failure = Failure::of(&answer);
+        self.tally.add(share.units.as_deref(), failure);
+        let Some(failure) = failure else { return };
+        if failure == Failure::Unavailable && share.to.is_some() {
+            self.failed.push(i);
+        }
+        if self.worst.as_ref().is_none_or(|(worst, _)| *worst < failure) {
+            self.worst = Some((failure, answer));
+        }
+    }
+
+    /// The answer for a request that failed: what the worst of the verdict's kind said.
+    fn failure(self, verdict: Failure) -> Result<WriteReport, WriteError> {
+        let text = match &self.worst {
+            Some((_, Err(error))) => error.chain(),
+            Some((_, Ok(report))) => report.rejections.first().map(|r| r.reason.clone()).unwrap_or_default(),
+            None => String::new(),
+        };
+        let error = |kind, what: &str| Err(StoreError::new(kind, format!("{what}: {text}")));
+        match (verdict, self.worst) {
+            (Failure::Unavailable, _) => error(ErrorKind::Unavailable, "too few receivers took the request"),
+            (Failure::Internal, _) => error(ErrorKind::Internal, "too few receivers took the request"),
+            (verdict, Some((worst, answer))) if worst == verdict => answer,
+            (Failure::Conflict, _) => error(ErrorKind::Conflict, "conflict"),
+            (Failure::Limit, _) => error(ErrorKind::LimitExceeded, "limit"),
+            (Failure::Invalid, _) => error(ErrorKind::Invalid, "invalid"),
+        }
+    }
+}

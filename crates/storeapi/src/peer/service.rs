@@ -1,0 +1,162 @@
+//! Being written to by another receiver: `thanos.WriteableStore` and `chronolith.Peer` over sinks of this process.
+//!
+//! What another receiver replicated already (`replica` above 0, and everything on `chronolith.Peer`) is stored here and goes no
+//! further: that is what ends loops.
+
+use std::sync::Arc;
+
+use chronolith_model::{TenantId, WriteBatch};
+use tonic::{Request, Response, Status};
+
+use super::snappy::SnappyRequests;
+use super::{decode_batch, series};
+use crate::convert::status_from_error;
+use crate::proto::{chronolith as own, thanos};
+use crate::write::WriteInFlight;
+use crate::{RejectKind, StoreError, WriteError, WriteReport, WriteSink, WriteWay};
+
+/// The largest message of a peer; Thanos sends a request that it received as one message.
+const WRITE_BYTES_MAX: usize = 512 << 20;
+
+/// `thanos.WriteableStore`: what was not replicated goes to `sink`, the rest to `local`.
+pub(crate) fn write_service(
+    sink: Arc<dyn WriteSink>,
+    local: Arc<dyn WriteSink>,
+) -> SnappyRequests<thanos::writeable_store_server::WriteableStoreServer<WriteService>> {
+    let service = thanos::writeable_store_server::WriteableStoreServer::new(WriteService { sink, local });
+    SnappyRequests::new(service.max_decoding_message_size(WRITE_BYTES_MAX), WRITE_BYTES_MAX)
+}
+
+/// `chronolith.Peer` over a sink of this process's own data.
+pub(crate) fn peer_service(local: Arc<dyn WriteSink>) -> own::peer_server::PeerServer<PeerService> {
+    own::peer_server::PeerServer::new(PeerService(local)).max_decoding_message_size(WRITE_BYTES_MAX)
+}
+
+pub(crate) struct WriteService {
+    sink: Arc<dyn WriteSink>,
+    local: Arc<dyn WriteSink>,
+}
+
+#[tonic::async_trait]
+impl thanos::writeable_store_server::WriteableStore for WriteService {
+    async fn remote_write(
+        &self,
+        request: Request<thanos::WriteRequest>,
+    ) -> Result<Response<thanos::WriteResponse>, Status> {
+        let thanos::WriteRequest { timeseries, tenant, replica, timeseries_tenant_data } =
+            request.into_inner();
+        if replica < 0 {
+            return Err(Status::invalid_argument(format!("replica is negative: {replica}")));
+        }
+        let sink = if replica > 0 { &self.local } else { &self.sink };
+        // Older releases send fields 1 and 2, newer ones field 4; a request may carry either.
+        let mut parts: Vec<_> =
+            timeseries_tenant_data.into_iter().map(|d| (d.tenant, d.timeseries)).collect();
+        if !timeseries.is_empty() || parts.is_empty() {
+            parts.push((tenant, timeseries));
+        }
+        for (tenant, timeseries) in parts {
+            let tenant = tenant_of(&tenant).map_err(|e| status_from_error(&e))?;
+            let write = begin(Arc::clone(sink), tenant, move || series::decode(&timeseries)).await;
+            let report = write.map_err(|e| status_from_error(&e))?;
+            status_from_report(&report)?;
+        }
+        Ok(Response::new(thanos::WriteResponse {}))
+    }
+}
+
+/// What a caller of Thanos's protocol is told: an error as soon as anything was rejected.
+fn status_from_report(report: &WriteReport) -> Result<(), Status> {
+    let Some(first) = report.rejections.first() else { return Ok(()) };
+    let text = format!("{}: {} ({} samples rejected)", first.series, first.reason, report.rejected);
+    Err(match first.kind {
+        RejectKind::Conflict => Status::already_exists(text),
+        RejectKind::Invalid => Status::invalid_argument(text),
+        RejectKind::LimitExceeded => Status::resource_exhausted(text),
+    })
+}
+
+pub(crate) struct PeerService(Arc<dyn WriteSink>);
+
+#[tonic::async_trait]
+impl own::peer_server::Peer for PeerService {
+    async fn write(
+        &self,
+        request: Request<own::PeerWriteRequest>,
+    ) -> Result<Response<own::PeerWriteResponse>, Status> {
+        let sink = Arc::clone(&self.0);
+        // All parts are appended by one thread, then their commits are awaited together: they may share one.
+        let started = tokio::task::spawn_blocking(move || {
+            let begin = |part: own::PeerPart| {
+                let tenant = tenant_of(&part.tenant)?;
+                let way = if part.late { WriteWay::Late } else { WriteWay::Fresh };
+                Ok(WriteInFlight::begin(Arc::clone(&sink), tenant, decode_batch(&part.batch)?, way))
+            };
+            request.into_inner().parts.into_iter().map(begin).collect::<Vec<Result<_, StoreError>>>()
+        });
+        let started = started.await.map_err(|e| Status::internal(e.to_string()))?;
+        let mut results = Vec::with_capacity(started.len());
+        for write in started {
+            results.push(result_to(match write {
+                Ok(write) => write.await,
+                Err(error) => Err(error),
+            }));
+        }
+        Ok(Response::new(own::PeerWriteResponse { results }))
+    }
+}
+
+/// Decodes and begins to write on a worker thread, as a large request takes tens of milliseconds; then waits.
+async fn begin(
+    sink: Arc<dyn WriteSink>,
+    tenant: TenantId,
+    decode: impl FnOnce() -> Result<WriteBatch, StoreError> + Send + 'static,
+) -> Result<WriteReport, WriteError> {
+    let begun = tokio::task::spawn_blocking(move || {
+        Ok(WriteInFlight::begin(sink, tenant, decode()?, WriteWay::Fresh))
+    });
+    let begun: Result<WriteInFlight, StoreError> =
+        begun.await.map_err(|e| StoreError::internal(e.to_string()))?;
+    begun?.await
+}
+
+fn tenant_of(name: &str) -> Result<TenantId, StoreError> {
+    if name.is_empty() {
+        return Ok(TenantId::default());
+    }
+    TenantId::new(name).map_err(|e| StoreError::invalid(e.to_string()))
+}
+
+fn result_to(result: Result<WriteReport, WriteError>) -> own::PeerResult {
+    use own::peer_rejection::Kind;
+    match result {
+        Err(error) => {
+            let status = status_from_error(&error);
+            own::PeerResult {
+                code: status.code() as u32,
+                message: status.message().to_owned(),
+                ..Default::default()
+            }
+        }
+        Ok(report) => own::PeerResult {
+            written: report.written as u64,
+            rejected: report.rejected as u64,
+            rejections: report
+                .rejections
+                .into_iter()
+                .map(|r| own::PeerRejection {
+                    kind: match r.kind {
+                        RejectKind::Conflict => Kind::Conflict,
+                        RejectKind::Invalid => Kind::Invalid,
+                        RejectKind::LimitExceeded => Kind::Limit,
+                    }
+                    .into(),
+                    series: r.series,
+                    t: r.t,
+                    reason: r.reason,
+                })
+                .collect(),
+            ..Default::default()
+        },
+    }
+}
