@@ -248,6 +248,22 @@ impl WriteBatchBuilder {
         self.batch.metadata.push(metadata);
     }
 
+    /// Takes the open series back, with all that was pushed into it.
+    pub fn drop_series(&mut self) {
+        let Some(entry) = self.batch.series.pop() else { return };
+        let (s, h) = (entry.samples.start as usize, entry.histograms.start as usize);
+        self.batch.samples.truncate(s);
+        self.batch.sample_start_ts.truncate(s);
+        self.batch.histograms.truncate(h);
+        self.batch.histogram_start_ts.truncate(h);
+        self.batch.exemplars.truncate(entry.exemplars.start as usize);
+    }
+
+    /// What the open series has so far: float samples, histograms.
+    pub fn open_counts(&self) -> (usize, usize) {
+        self.batch.series.last().map_or((0, 0), |e| (e.samples.len(), e.histograms.len()))
+    }
+
     fn open(&mut self) -> &mut Entry {
         self.batch.series.last_mut().expect("push_series comes first")
     }
@@ -278,6 +294,17 @@ impl WriteBatchBuilder {
             Bytes::from(joined)
         };
         batch
+    }
+
+    /// The batch over `body`, into which the decoder has rendered all label sections itself after it told
+    /// [`WriteBatchBuilder::start`] a length of 0.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub fn finish_rendered(&mut self, body: Bytes) -> WriteBatch {
+        assert!(self.body_len == 0 && self.spill.is_empty(), "all sections lie in this body");
+        self.body_len = u32::try_from(body.len()).expect("a batch's labels are below 4 GiB");
+        self.finish(body)
     }
 
     /// Takes the vectors of a batch that is done with, and hands back its body for the same purpose.
@@ -476,6 +503,27 @@ mod tests {
             assert_eq!(got.exemplars, want.exemplars);
         }
         assert_eq!(batch.select(&[]).series_count(), 0);
+    }
+
+    #[test]
+    fn rendered_sections_and_series_taken_back() {
+        let mut builder = WriteBatchBuilder::default();
+        builder.start(0);
+        builder.push_series(0..1);
+        builder.push_sample(Sample { t: 1, v: 2.0 });
+        builder.push_series(1..3);
+        builder.push_sample_with_start_ts(Sample { t: 3, v: 4.0 }, 1);
+        builder.push_histogram_with_start_ts(3, WriteHistogram::Integer(Box::default()), 1);
+        assert_eq!(builder.open_counts(), (1, 1));
+        builder.drop_series();
+        builder.push_series(3..5);
+        builder.push_sample(Sample { t: 5, v: 6.0 });
+        let batch = builder.finish_rendered(Bytes::from_static(b"abbcc-spare"));
+        let series: Vec<_> = batch
+            .iter()
+            .map(|s| (s.labels, s.samples[0].t, s.start_ts_of_sample(0), s.histograms.len()))
+            .collect();
+        assert_eq!(series, [(&b"a"[..], 1, 0, 0), (b"cc", 5, 0, 0)]);
     }
 
     #[test]

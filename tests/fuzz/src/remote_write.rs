@@ -1,9 +1,10 @@
-//! A remote-write body: snappy, then the hand-written protobuf decoder. The first byte chooses whether the rest is compressed.
+//! A remote-write body: snappy, then the hand-written protobuf decoder. The first byte chooses whether the rest is
+//! compressed, and whether it is 1.0 or 2.0.
 
-use bytes::Bytes;
-use chronolith_model::WriteBatchBuilder;
+use bytes::{Bytes, BytesMut};
 use chronolith_model::write::decode_labels;
-use chronolith_receive::remote_write::decode_v1;
+use chronolith_model::{WriteBatch, WriteBatchBuilder};
+use chronolith_receive::remote_write::{decode_v1, decode_v2};
 
 /// A body may declare any length; this much is believed.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -21,11 +22,7 @@ pub(crate) fn run(data: &[u8]) {
             _ => return,
         }
     };
-    let mut builder = WriteBatchBuilder::default();
-    if decode_v1::decode(&body, &mut builder).is_err() {
-        return;
-    }
-    let batch = builder.finish(Bytes::from(body));
+    let Some(batch) = (if kind & 2 == 0 { read_v1(body) } else { read_v2(&body) }) else { return };
     let mut samples = 0;
     for series in batch.iter() {
         samples += series.samples.len() + series.histograms.len();
@@ -34,4 +31,19 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     assert_eq!(samples, batch.sample_count());
+}
+
+fn read_v1(body: Vec<u8>) -> Option<WriteBatch> {
+    let mut builder = WriteBatchBuilder::default();
+    decode_v1::decode(&body, &mut builder).ok()?;
+    Some(builder.finish(Bytes::from(body)))
+}
+
+fn read_v2(body: &[u8]) -> Option<WriteBatch> {
+    let mut builder = WriteBatchBuilder::default();
+    let (mut symbols, mut rendered) = (Vec::new(), BytesMut::new());
+    let read = decode_v2::decode(body, BODY_BYTES_MAX, &mut symbols, &mut rendered, &mut builder).ok()?;
+    assert!(rendered.len() <= 2 * BODY_BYTES_MAX);
+    assert!(read.refused.rejected == 0 || !read.refused.rejections.is_empty());
+    Some(builder.finish_rendered(rendered.freeze()))
 }

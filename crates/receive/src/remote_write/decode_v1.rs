@@ -14,16 +14,14 @@
 //! Lengths are checked before they are followed, and what the columns may grow to is bounded by the size of the body
 //! ([`super::decode`]), because two bytes of protobuf can stand for an empty message that takes thirty in memory.
 
-use chronolith_model::histogram::{CounterReset, Span};
 use chronolith_model::{
-    Exemplar, FloatHistogram, Histogram, LabelsBuilder, MetricKind, MetricMetadata, Sample,
-    WriteBatchBuilder, WriteHistogram, WriteMetadata, write,
+    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, Sample, WriteBatchBuilder, WriteMetadata, write,
 };
 
 use super::decode::{
-    Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, HISTOGRAM_BYTES, METADATA_BYTES, SAMPLE_BYTES,
-    SERIES_BYTES,
+    Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
 };
+use super::histogram;
 use super::wire::{Cursor, WireError, WireType};
 
 /// Reads a `prometheus.WriteRequest` into `builder`, which is started over. `body` must be the very bytes that
@@ -91,8 +89,8 @@ impl Decoder<'_> {
                 }
                 3 => self.exemplar(series.message()?)?,
                 4 => {
-                    let (t, histogram) = self.histogram(series.message()?)?;
-                    self.builder.push_histogram(t, histogram);
+                    let read = histogram::read(series.message()?, false, &mut self.budget)?;
+                    self.builder.push_histogram(read.t, read.histogram);
                 }
                 _ => series.skip(field, wire_type)?,
             }
@@ -176,104 +174,6 @@ impl Decoder<'_> {
         }
         Ok(())
     }
-
-    fn histogram(&mut self, mut message: Cursor<'_>) -> Result<(i64, WriteHistogram), DecodeError> {
-        self.budget.charge(HISTOGRAM_BYTES)?;
-        let mut h = RawHistogram::default();
-        while !message.is_empty() {
-            let (field, wire_type) = message.key()?;
-            let want = match field {
-                1 | 4 | 6 | 14 | 15 => WireType::Varint,
-                2 | 3 | 5 | 7 => WireType::Fixed64,
-                8 | 11 => WireType::Len,
-                9 | 12 if wire_type == WireType::Varint => WireType::Varint,
-                10 | 13 | 16 if wire_type == WireType::Fixed64 => WireType::Fixed64,
-                9 | 10 | 12 | 13 | 16 => WireType::Len,
-                _ => {
-                    message.skip(field, wire_type)?;
-                    continue;
-                }
-            };
-            message.expect(wire_type, want)?;
-            match field {
-                1 => h.count = Count::Integer(message.varint()?),
-                2 => h.count = Count::Float(message.double()?),
-                3 => h.sum = message.double()?,
-                4 => h.schema = message.sint32()?,
-                5 => h.zero_threshold = message.double()?,
-                6 => h.zero_count = Count::Integer(message.varint()?),
-                7 => h.zero_count = Count::Float(message.double()?),
-                8 => self.span(message.message()?, &mut h.negative_spans)?,
-                9 => self.deltas(&mut message, wire_type, &mut h.negative_deltas)?,
-                10 => self.doubles(&mut message, wire_type, &mut h.negative_counts)?,
-                11 => self.span(message.message()?, &mut h.positive_spans)?,
-                12 => self.deltas(&mut message, wire_type, &mut h.positive_deltas)?,
-                13 => self.doubles(&mut message, wire_type, &mut h.positive_counts)?,
-                14 => h.reset_hint = message.varint()?,
-                15 => h.t = message.varint()? as i64,
-                _ => self.doubles(&mut message, wire_type, &mut h.custom_values)?,
-            }
-        }
-        Ok((h.t, h.into_model()))
-    }
-
-    fn span(&mut self, mut span: Cursor<'_>, out: &mut Vec<Span>) -> Result<(), DecodeError> {
-        self.budget.charge(size_of::<Span>())?;
-        let (mut offset, mut length) = (0, 0);
-        while !span.is_empty() {
-            match span.key()? {
-                (1, wire_type) => {
-                    span.expect(wire_type, WireType::Varint)?;
-                    offset = span.sint32()?;
-                }
-                (2, wire_type) => {
-                    span.expect(wire_type, WireType::Varint)?;
-                    length = span.varint()? as u32;
-                }
-                (field, wire_type) => span.skip(field, wire_type)?,
-            }
-        }
-        out.push(Span { offset, length });
-        Ok(())
-    }
-
-    fn deltas(
-        &mut self,
-        from: &mut Cursor<'_>,
-        wire_type: WireType,
-        out: &mut Vec<i64>,
-    ) -> Result<(), DecodeError> {
-        if wire_type == WireType::Varint {
-            self.budget.charge(8)?;
-            out.push(from.sint64()?);
-            return Ok(());
-        }
-        let mut packed = from.message()?;
-        while !packed.is_empty() {
-            self.budget.charge(8)?;
-            out.push(packed.sint64()?);
-        }
-        Ok(())
-    }
-
-    fn doubles(
-        &mut self,
-        from: &mut Cursor<'_>,
-        wire_type: WireType,
-        out: &mut Vec<f64>,
-    ) -> Result<(), DecodeError> {
-        if wire_type == WireType::Fixed64 {
-            self.budget.charge(8)?;
-            out.push(from.double()?);
-            return Ok(());
-        }
-        let mut packed = from.message()?;
-        self.budget.charge(packed.rest().len())?;
-        while !packed.is_empty() {
-            out.push(packed.double()?);
-        }
-        Ok(())
-    }
 }
 
 /// Moves behind labels that stand one behind the other.
@@ -327,101 +227,6 @@ impl Section {
             None if self.end == start => self.end = end,
             None => self.joined = Some([&body[self.start..self.end], &body[start..end]].concat()),
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Count {
-    Unset,
-    Integer(u64),
-    Float(f64),
-}
-
-impl Count {
-    fn integer(self) -> u64 {
-        if let Count::Integer(n) = self { n } else { 0 }
-    }
-
-    fn float(self) -> f64 {
-        if let Count::Float(v) = self { v } else { 0.0 }
-    }
-}
-
-struct RawHistogram {
-    t: i64,
-    count: Count,
-    zero_count: Count,
-    sum: f64,
-    schema: i32,
-    zero_threshold: f64,
-    negative_spans: Vec<Span>,
-    negative_deltas: Vec<i64>,
-    negative_counts: Vec<f64>,
-    positive_spans: Vec<Span>,
-    positive_deltas: Vec<i64>,
-    positive_counts: Vec<f64>,
-    custom_values: Vec<f64>,
-    reset_hint: u64,
-}
-
-impl Default for RawHistogram {
-    fn default() -> Self {
-        RawHistogram {
-            t: 0,
-            count: Count::Unset,
-            zero_count: Count::Unset,
-            sum: 0.0,
-            schema: 0,
-            zero_threshold: 0.0,
-            negative_spans: Vec::new(),
-            negative_deltas: Vec::new(),
-            negative_counts: Vec::new(),
-            positive_spans: Vec::new(),
-            positive_deltas: Vec::new(),
-            positive_counts: Vec::new(),
-            custom_values: Vec::new(),
-            reset_hint: 0,
-        }
-    }
-}
-
-impl RawHistogram {
-    /// A float histogram is one whose count is a float, as in Prometheus; the other kind's fields are ignored.
-    fn into_model(self) -> WriteHistogram {
-        let counter_reset = match self.reset_hint as u32 {
-            1 => CounterReset::Reset,
-            2 => CounterReset::NotReset,
-            3 => CounterReset::Gauge,
-            _ => CounterReset::Unknown,
-        };
-        if let Count::Float(count) = self.count {
-            return WriteHistogram::Float(Box::new(FloatHistogram {
-                counter_reset,
-                schema: self.schema,
-                zero_threshold: self.zero_threshold,
-                zero_count: self.zero_count.float(),
-                count,
-                sum: self.sum,
-                positive_spans: self.positive_spans,
-                negative_spans: self.negative_spans,
-                positive_buckets: self.positive_counts,
-                negative_buckets: self.negative_counts,
-                custom_values: self.custom_values,
-            }));
-        }
-        WriteHistogram::Integer(Box::new(Histogram {
-            counter_reset,
-            schema: self.schema,
-            zero_threshold: self.zero_threshold,
-            zero_count: self.zero_count.integer(),
-            count: self.count.integer(),
-            sum: self.sum,
-            positive_spans: self.positive_spans,
-            negative_spans: self.negative_spans,
-            positive_buckets: self.positive_deltas,
-            negative_buckets: self.negative_deltas,
-            custom_values: self.custom_values,
-        }))
     }
 }
 

@@ -21,7 +21,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, Request, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
 use chronolith_model::TenantId;
 use chronolith_service::metrics::Registry;
@@ -29,7 +29,7 @@ use chronolith_storeapi::{WriteInFlight, WriteReport, WriteSink, WriteWay};
 
 use super::body;
 use super::budget::{ByteBudget, ByteShare};
-use super::decode::DecodeStats;
+use super::decode::{DecodeStats, Decoded};
 use super::metrics::{ReasonLabels, RemoteWriteMetrics, RequestLabels};
 use super::pool::BatchPool;
 use super::protocol::{self, Format};
@@ -128,7 +128,7 @@ impl RemoteWrite {
         let _pending = Pending::new(&self.metrics.pending);
         match self.write(parts, body).await {
             Ok(done) => {
-                let response = reply::done(&done.report, success, self.options.conflict);
+                let response = reply::done(done.format, &done.report, success, self.options.conflict);
                 self.observe(&done, response.status());
                 response
             }
@@ -139,7 +139,7 @@ impl RemoteWrite {
                 } else {
                     tracing::debug!(err = %refusal, "write request refused");
                 }
-                refusal.into_response()
+                reply::refused(protocol::format(&parts.headers).ok(), refusal)
             }
         }
     }
@@ -179,45 +179,29 @@ impl RemoteWrite {
         let (compressed, read_share) = self.read_body(&parts.headers, body).await?;
         let body_len = body::decompressed_len(&compressed, self.options.body_bytes_max)?;
         let format = protocol::format(&parts.headers)?;
-        let decode_share = self.share(&self.decode, format.memory_max(body_len)).await?;
+        let memory_max = format.memory_max(body_len, self.options.decode_bytes_max);
+        let decode_share = self.share(&self.decode, memory_max).await?;
         let handler = self.clone();
         let work = move || {
             // The share lives as long as the memory, also when the sender went away meanwhile.
-            let started = handler.start(tenant, way, format, &compressed, body_len as usize);
+            let decoded = format.decode(&compressed, body_len as usize, memory_max, &handler.pool);
+            let started = decoded.map(|decoded| handler.start(tenant, way, format, decoded));
             drop((compressed, read_share));
             (started, decode_share)
         };
         let (started, _share) =
             tokio::task::spawn_blocking(work).await.map_err(|e| Refusal::Internal(e.to_string()))?;
         let mut started = started?;
-        started.done.report = started.write.await.map_err(Refusal::Sink)?;
+        started.done.report.merge(started.write.await.map_err(Refusal::Sink)?);
         Ok(started.done)
     }
 
-    /// Runs on a worker thread: everything up to the wait for the commit.
-    fn start(
-        &self,
-        tenant: TenantId,
-        way: WriteWay,
-        format: Format,
-        compressed: &[u8],
-        body_len: usize,
-    ) -> Result<Started, Refusal> {
-        let mut slot = self.pool.take();
-        let decoded = body::decompress(compressed, body_len, &mut slot.body)
-            .and_then(|()| Ok(format.decode(&slot.body, &mut slot.builder)?));
-        let stats = match decoded {
-            Ok(stats) => stats,
-            Err(refusal) => {
-                self.pool.put(slot);
-                return Err(refusal);
-            }
-        };
-        let batch = slot.builder.finish(slot.body.freeze());
-        let report = WriteReport::default();
+    /// Runs on a worker thread: from the decoded request to the wait for the commit.
+    fn start(&self, tenant: TenantId, way: WriteWay, format: Format, decoded: Decoded) -> Started {
+        let Decoded { batch, stats, refused } = decoded;
         let (series, samples) = (batch.series_count(), batch.sample_count());
-        let done = Done { tenant: tenant.clone(), series, samples, stats, report };
-        Ok(Started { done, write: WriteInFlight::begin(self.sink.clone(), tenant, batch, way) })
+        let done = Done { tenant: tenant.clone(), format, series, samples, stats, report: refused };
+        Started { done, write: WriteInFlight::begin(self.sink.clone(), tenant, batch, way) }
     }
 
     pub(super) async fn share(&self, budget: &ByteBudget, bytes: u64) -> Result<ByteShare, Refusal> {
@@ -235,6 +219,7 @@ struct Started {
 /// What became of a request.
 struct Done {
     tenant: TenantId,
+    format: Format,
     series: usize,
     samples: usize,
     stats: DecodeStats,

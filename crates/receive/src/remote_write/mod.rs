@@ -4,12 +4,15 @@ mod body;
 mod budget;
 mod decode;
 pub mod decode_v1;
+pub mod decode_v2;
+mod histogram;
 mod http;
 mod metrics;
 mod pool;
 mod protocol;
 mod replica;
 mod reply;
+mod sections;
 mod tenant;
 pub mod wire;
 

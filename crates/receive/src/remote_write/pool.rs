@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use chronolith_model::{WriteBatch, WriteBatchBuilder};
 use parking_lot::Mutex;
 
+use super::decode_v2::Symbol;
+
 /// Slots that are kept: as many requests are decoded at a time on machines we aim at.
 const SLOTS_MAX: usize = 32;
 /// A slot with a larger body, or more elements than fit this, is not kept: one giant must not stay for ever. A
@@ -24,10 +26,20 @@ pub struct BatchSlot {
     pub body: BytesMut,
 }
 
+/// What a decoder needs only while it decodes.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// The decompressed body, where the batch does not point into it.
+    pub(crate) body: BytesMut,
+    /// Remote write 2.0's symbols.
+    pub(crate) symbols: Vec<Symbol>,
+}
+
 /// Slots that wait for a request.
 #[derive(Debug, Default)]
 pub struct BatchPool {
     slots: Mutex<Vec<BatchSlot>>,
+    scratches: Mutex<Vec<Scratch>>,
 }
 
 impl BatchPool {
@@ -44,6 +56,23 @@ impl BatchPool {
         let mut slots = self.slots.lock();
         if slots.len() < SLOTS_MAX {
             slots.push(slot);
+        }
+    }
+
+    /// Memory to decode with, used before where possible.
+    pub(crate) fn take_scratch(&self) -> Scratch {
+        self.scratches.lock().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(crate) fn put_scratch(&self, scratch: Scratch) {
+        let symbols_bytes = scratch.symbols.capacity() * size_of::<Symbol>();
+        if scratch.body.capacity().max(symbols_bytes) > SLOT_BYTES_MAX {
+            return;
+        }
+        let mut scratches = self.scratches.lock();
+        if scratches.len() < SLOTS_MAX {
+            scratches.push(scratch);
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
 pub(super) enum Format {
     /// `prometheus.WriteRequest`, remote write 1.0.
     V1,
+    /// `io.prometheus.write.v2.Request`, remote write 2.0.
+    V2,
 }
 
 /// The format that the content type names. A missing one is remote write 1.0; so is `application/x-protobuf` without or with `proto=prometheus.WriteRequest`.
@@ -30,18 +32,21 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, Refusal> {
     if !parts.next().unwrap_or("").eq_ignore_ascii_case("application/x-protobuf") {
         return refuse("want application/x-protobuf");
     }
+    let mut format = Format::V1;
     for parameter in parts {
         let Some((name, value)) = parameter.split_once('=') else { return refuse("malformed parameter") };
         if !name.trim().eq_ignore_ascii_case("proto") {
             continue;
         }
         match value.trim().trim_matches('"') {
-            "prometheus.WriteRequest" => {}
-            "io.prometheus.write.v2.Request" => {
-                return refuse("remote write 2.0 is not supported yet, send prometheus.WriteRequest");
+            "prometheus.WriteRequest" => format = Format::V1,
+            "io.prometheus.write.v2.Request" => format = Format::V2,
+            _ => {
+                return refuse(
+                    "unknown message, want prometheus.WriteRequest or io.prometheus.write.v2.Request",
+                );
             }
-            _ => return refuse("unknown message, want prometheus.WriteRequest"),
         }
     }
-    Ok(Format::V1)
+    Ok(format)
 }

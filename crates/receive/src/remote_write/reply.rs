@@ -4,11 +4,18 @@
 //! for what can never succeed, 5xx for what may. The first line of a text is all that Prometheus logs; it says the
 //! most important thing.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chronolith_storeapi::{ErrorKind, RejectKind, WriteError, WriteReport};
+use chronolith_storeapi::{ErrorKind, RejectKind, WriteError, WriteRejection, WriteReport};
 
 use super::decode::DecodeError;
+use super::protocol::Format;
+
+/// How much of a remote write 2.0 request is stored.
+const SAMPLES_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote-write-samples-written");
+const HISTOGRAMS_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written");
+const EXEMPLARS_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote-write-exemplars-written");
 
 /// The longest text of an answer.
 const TEXT_BYTES_MAX: usize = 8 << 10;
@@ -136,35 +143,75 @@ impl IntoResponse for Refusal {
 }
 
 /// The answer for a batch that went through: `success`, or 400 with what was rejected while the rest is stored; 429
-/// where a tenant's limit was the only reason, and `conflict` where something conflicts with what is stored.
-pub(super) fn done(report: &WriteReport, success: StatusCode, conflict: StatusCode) -> Response {
-    if report.rejected == 0 {
-        return success.into_response();
-    }
-    let has = |kind| report.rejections.iter().any(|r| r.kind == kind);
-    let status = if has(RejectKind::Conflict) {
-        conflict
-    } else if has(RejectKind::LimitExceeded) && !has(RejectKind::Invalid) {
-        StatusCode::TOO_MANY_REQUESTS
+/// where a tenant's limit was the only reason, and `conflict` where something conflicts with what is stored. 2.0 hears how
+/// much was stored, and of exemplars that came too late.
+pub(super) fn done(
+    format: Format,
+    report: &WriteReport,
+    success: StatusCode,
+    conflict: StatusCode,
+) -> Response {
+    let late_exemplars = format == Format::V2 && report.exemplars_out_of_order > 0;
+    let mut response = if report.rejected == 0 && report.rejections.is_empty() && !late_exemplars {
+        success.into_response()
     } else {
-        StatusCode::BAD_REQUEST
+        let has = |kind| report.rejections.iter().any(|r| r.kind == kind);
+        let status = if has(RejectKind::Conflict) {
+            conflict
+        } else if has(RejectKind::LimitExceeded) && !has(RejectKind::Invalid) {
+            StatusCode::TOO_MANY_REQUESTS
+        } else {
+            StatusCode::BAD_REQUEST
+        };
+        text(status, rejections_text(report, late_exemplars))
     };
-    text(status, rejections_text(report))
+    if format == Format::V2 {
+        put_written(&mut response, report);
+    }
+    response
 }
 
-fn rejections_text(report: &WriteReport) -> String {
-    let total = report.rejected + report.written;
-    let mut lines = report.rejections.iter().map(|r| match r.t {
-        Some(t) => format!("{}: series {} at {t}", r.reason, r.series),
-        None => format!("{}: series {}", r.reason, r.series),
-    });
-    let first = lines.next().unwrap_or_else(|| "samples rejected".to_owned());
-    let mut out = format!("{first} ({} of {total} samples rejected)", report.rejected);
-    for line in lines {
-        out.push('\n');
-        out.push_str(&line);
+/// The answer for a request that was refused: 2.0 hears that nothing was stored.
+pub(super) fn refused(format: Option<Format>, refusal: Refusal) -> Response {
+    let mut response = refusal.into_response();
+    if format == Some(Format::V2) {
+        put_written(&mut response, &WriteReport::default());
     }
-    out
+    response
+}
+
+/// Remote write 2.0's headers.
+fn put_written(response: &mut Response, report: &WriteReport) {
+    for (name, count) in [
+        (SAMPLES_WRITTEN, report.written.saturating_sub(report.histograms_written)),
+        (HISTOGRAMS_WRITTEN, report.histograms_written),
+        (EXEMPLARS_WRITTEN, report.exemplars_written),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from(count));
+    }
+}
+
+fn rejections_text(report: &WriteReport, late_exemplars: bool) -> String {
+    let total = report.rejected + report.written;
+    let mut lines: Vec<String> = report.rejections.iter().map(rejection_text).collect();
+    if late_exemplars {
+        lines.push(format!("out of order exemplar ({} of them)", report.exemplars_out_of_order));
+    }
+    if lines.is_empty() {
+        lines.push("samples rejected".to_owned());
+    }
+    if report.rejected > 0 {
+        lines[0].push_str(&format!(" ({} of {total} samples rejected)", report.rejected));
+    }
+    lines.join("\n")
+}
+
+fn rejection_text(rejection: &WriteRejection) -> String {
+    let WriteRejection { reason, series, t, .. } = rejection;
+    match t {
+        Some(t) => format!("{reason}: series {series} at {t}"),
+        None => format!("{reason}: series {series}"),
+    }
 }
 
 fn text(status: StatusCode, mut text: String) -> Response {
@@ -183,8 +230,6 @@ fn quoted(value: &HeaderValue) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chronolith_storeapi::WriteRejection;
-
     use super::*;
 
     fn rejection(kind: RejectKind) -> WriteRejection {
@@ -195,16 +240,16 @@ mod tests {
     fn the_first_line_names_the_first_culprit() {
         let mut report = WriteReport { written: 3, ..WriteReport::default() };
         assert_eq!(
-            done(&report, StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST).status(),
+            done(Format::V1, &report, StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST).status(),
             StatusCode::NO_CONTENT
         );
         report.reject(1, || rejection(RejectKind::Conflict));
         report.reject(1, || rejection(RejectKind::Invalid));
-        let text = rejections_text(&report);
+        let text = rejections_text(&report, false);
         let first = "out of order sample: series {a=\"b\"} at 7 (2 of 5 samples rejected)";
         assert_eq!(text.lines().collect::<Vec<_>>(), [first, "out of order sample: series {a=\"b\"} at 7"]);
         for status in [StatusCode::BAD_REQUEST, StatusCode::CONFLICT] {
-            assert_eq!(done(&report, StatusCode::OK, status).status(), status);
+            assert_eq!(done(Format::V1, &report, StatusCode::OK, status).status(), status);
         }
     }
 
@@ -213,11 +258,48 @@ mod tests {
         let mut report = WriteReport::default();
         report.reject(1, || rejection(RejectKind::LimitExceeded));
         assert_eq!(
-            done(&report, StatusCode::OK, StatusCode::CONFLICT).status(),
+            done(Format::V1, &report, StatusCode::OK, StatusCode::CONFLICT).status(),
             StatusCode::TOO_MANY_REQUESTS
         );
         let refusal = Refusal::Sink(WriteError::unavailable("the log failed"));
         assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(refusal.into_response().headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn two_point_oh_hears_what_was_stored() {
+        let header = |response: &Response, name: HeaderName| {
+            response.headers().get(name).map(|v| v.to_str().unwrap().to_owned())
+        };
+        let all = |response: &Response| {
+            [SAMPLES_WRITTEN, HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN].map(|name| header(response, name))
+        };
+        let counts = |s: &str, h: &str, e: &str| [s, h, e].map(|c| Some(c.to_owned()));
+        let mut report =
+            WriteReport { written: 5, histograms_written: 2, exemplars_written: 1, ..WriteReport::default() };
+        let response = done(Format::V2, &report, StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST);
+        assert_eq!((response.status(), all(&response)), (StatusCode::NO_CONTENT, counts("3", "2", "1")));
+        assert_eq!(
+            all(&done(Format::V1, &report, StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST)),
+            [None, None, None]
+        );
+        report.exemplars_out_of_order = 2;
+        assert_eq!(
+            done(Format::V1, &report, StatusCode::OK, StatusCode::BAD_REQUEST).status(),
+            StatusCode::OK
+        );
+        let response = done(Format::V2, &report, StatusCode::OK, StatusCode::BAD_REQUEST);
+        assert_eq!((response.status(), all(&response)), (StatusCode::BAD_REQUEST, counts("3", "2", "1")));
+        assert_eq!(rejections_text(&report, true), "out of order exemplar (2 of them)");
+        // A series that was left out though it had no sample.
+        let mut report = WriteReport::default();
+        report.reject(0, || rejection(RejectKind::Invalid));
+        assert_eq!(
+            done(Format::V2, &report, StatusCode::OK, StatusCode::BAD_REQUEST).status(),
+            StatusCode::BAD_REQUEST
+        );
+        let response = refused(Some(Format::V2), Refusal::ShuttingDown);
+        assert_eq!(all(&response), counts("0", "0", "0"));
+        assert_eq!(all(&refused(None, Refusal::ShuttingDown)), [None, None, None]);
     }
 }

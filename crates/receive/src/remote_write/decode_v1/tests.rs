@@ -1,7 +1,7 @@
 //! prost is the oracle: whatever bytes, both decoders accept or refuse them, and read the same.
 
 use bytes::Bytes;
-use chronolith_model::histogram::CounterReset;
+use chronolith_model::histogram::{CounterReset, Span};
 use chronolith_model::{STALE_NAN, WriteBatch, WriteBatchBuilder, WriteHistogram};
 use proptest::prelude::*;
 use prost::Message;

@@ -175,8 +175,14 @@ async fn bad_headers_are_refused() {
         (
             "content-type",
             "application/x-protobuf; proto=io.prometheus.write.v2.Request",
+            204, // A 1.0 body has no field that 2.0 knows.
+            "",
+        ),
+        (
+            "content-type",
+            "application/x-protobuf;proto=io.prometheus.write.v3.Request",
             415,
-            "2.0 is not supported",
+            "unknown message",
         ),
         ("content-type", "application/x-protobuf;proto=x.Y", 415, "unknown message"),
         ("THANOS-TENANT", "../../etc", 400, "invalid tenant"),
@@ -295,4 +301,58 @@ async fn memory_in_flight_is_bounded_and_waited_for() {
     assert_eq!(server.send(snappy(&up())).await.0, 204);
     assert_eq!(server.handler.decode.bytes_used(), 0);
     Arc::into_inner(server).unwrap().stop().await;
+}
+
+/// A request of remote write 2.0: `up{job="x"}` at 1000, and a series whose last reference is `reference`.
+fn up_v2(reference: u8) -> Vec<u8> {
+    let symbols: Vec<u8> =
+        ["", "__name__", "up", "job", "x"].iter().flat_map(|s| tagged(4, s.as_bytes())).collect();
+    let sample = tagged(2, &[&[0x09], &1.0f64.to_le_bytes()[..], &[0x10, 0xE8, 0x07]].concat());
+    let series = |refs: &[u8]| tagged(5, &[tagged(1, refs), sample.clone()].concat());
+    [symbols, series(&[1, 2, 3, 4]), series(&[1, 2, 3, reference])].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_point_oh_writes_the_good_part_and_says_how_much() {
+    let sink = Arc::new(Sink { pool: Some(Arc::default()), ..Sink::default() });
+    let server = Server::start(sink.clone(), RemoteWriteOptions::default()).await;
+    let send = async |body: Vec<u8>| {
+        let proto = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+        let url = format!("http://{}/api/v1/receive", server.address);
+        let request =
+            server.client.post(url).header("content-encoding", "snappy").header("content-type", proto);
+        let response = request.body(body).send().await.unwrap();
+        let written = ["samples", "histograms", "exemplars"].map(|what| {
+            let name = format!("x-prometheus-remote-write-{what}-written");
+            response.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+        });
+        (response.status().as_u16(), written.join(" "), response.text().await.unwrap())
+    };
+    for _ in 0..3 {
+        assert_eq!(send(snappy(&up_v2(2))).await, (200, "2 0 0".into(), String::new()));
+    }
+    let (status, written, text) = send(snappy(&up_v2(9))).await;
+    assert_eq!((status, written.as_str()), (400, "1 0 0"));
+    assert!(
+        text.starts_with("symbol reference 9 is out of range of 5 symbols: series {__name__=\"up\"}"),
+        "{text}"
+    );
+    assert!(text.contains("(1 of 2 samples rejected)"), "{text}");
+    let cut = up_v2(2);
+    for (name, body, want) in [
+        ("cut", snappy(&cut[..cut.len() - 3]), 400),
+        ("not snappy", b"hello, I am no snappy block".to_vec(), 400),
+        ("wrong type", snappy(&[0x28, 1]), 400),
+        ("a million empty symbols", snappy(&[0x22, 0].repeat(4_000_000)), 200),
+        ("many empty series", snappy(&[0x2A, 0].repeat(16_000_000)), 400),
+    ] {
+        let (status, written, text) = send(body).await;
+        assert_eq!((status, written.as_str()), (want, "0 0 0"), "{name}: {text}");
+        assert!(text.len() < 10_000, "{name}: {text}");
+    }
+    sink.fail.store(true, Ordering::Relaxed);
+    let (status, written, _) = send(snappy(&up_v2(2))).await;
+    assert_eq!((status, written.as_str()), (503, "0 0 0"));
+    assert!(server.metrics.text().contains("chronolith_receive_decode_bytes_used 0"));
+    server.stop().await;
 }

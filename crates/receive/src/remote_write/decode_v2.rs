@@ -1,0 +1,488 @@
+//! Remote write 2.0: from a decompressed body into a batch, without an allocation per sample or per label.
+//!
+//! ```text
+//! Request    { 4: symbol*, 5: TimeSeries* }                 symbol 0 is the empty text
+//! TimeSeries { 1: label refs (name, value, …), 2: Sample*, 3: Histogram*, 4: Exemplar*, 5: Metadata }
+//! Sample     { 1: value, 2: time, 3: start }
+//! Exemplar   { 1: label refs, 2: value, 3: time }
+//! Metadata   { 1: type, 3: help ref, 4: unit ref }
+//! ```
+//!
+//! The symbols are found first, wherever they stand; a series' label section is then copied together from them
+//! ([`super::sections`]) as the bytes that remote write 1.0 would have sent, so that both protocols name a series alike.
+//! What is in a section the head checks, when it sees it for the first time.
+//!
+//! A series whose references point nowhere, or that has no sample, is left out and named in the answer; the others are
+//! stored. Bytes that are no protobuf refuse the request as a whole.
+//!
+//! Two bytes of reference can stand for a symbol of any length, so what sections and columns may grow to is bounded by the
+//! caller.
+
+use bytes::BytesMut;
+use chronolith_model::write::decode_labels;
+use chronolith_model::{
+    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, Sample, WriteBatchBuilder, WriteMetadata,
+};
+use chronolith_storeapi::{RejectKind, WriteRejection, WriteReport};
+
+use super::decode::{
+    Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
+};
+use super::histogram;
+use super::sections::{Piece, Sections};
+use super::wire::{Cursor, WireError, WireType};
+
+/// A symbol, and what the request last said of the metric of this name.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    piece: Piece,
+    said: Option<Said>,
+}
+
+/// Type, help and unit of a metric as they stand in the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Said {
+    kind: u32,
+    help: u32,
+    unit: u32,
+}
+
+/// What was read beside what is in the batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DecodedV2 {
+    /// Counts.
+    pub stats: DecodeStats,
+    /// Series and exemplars that were left out, with their reasons.
+    pub refused: WriteReport,
+}
+
+/// Reads an `io.prometheus.write.v2.Request` into `builder`, which is started over, and its label sections into
+/// `rendered`; [`WriteBatchBuilder::finish_rendered`] is then given that buffer. Sections and columns together take at most
+/// `bytes_max`. `symbols` is memory to use again.
+///
+/// # Errors
+/// The builder's content is then of no use; start over.
+pub fn decode(
+    body: &[u8],
+    bytes_max: usize,
+    symbols: &mut Vec<Symbol>,
+    rendered: &mut BytesMut,
+    builder: &mut WriteBatchBuilder,
+) -> Result<DecodedV2, DecodeError> {
+    u32::try_from(body.len()).map_err(|_| WireError { offset: 0, what: "body over 4 GiB" })?;
+    builder.start(0);
+    let mut budget = Budget::new(bytes_max);
+    let name_symbol = read_symbols(body, &mut budget, symbols)?;
+    let mut decoder = Decoder {
+        body,
+        symbols,
+        name_symbol,
+        sections: Sections::new(rendered, bytes_max),
+        builder,
+        budget,
+        out: DecodedV2::default(),
+    };
+    let mut request = Cursor::new(body);
+    while !request.is_empty() {
+        match request.key()? {
+            (4, _) => _ = request.message()?,
+            (5, wire_type) => {
+                request.expect(wire_type, WireType::Len)?;
+                decoder.series(request.message()?)?;
+            }
+            (field, wire_type) => request.skip(field, wire_type)?,
+        }
+    }
+    Ok(decoder.out)
+}
+
+/// Finds the symbols, and among them the number of `__name__`.
+fn read_symbols(body: &[u8], budget: &mut Budget, symbols: &mut Vec<Symbol>) -> Result<u32, DecodeError> {
+    let mut name_symbol = u32::MAX;
+    symbols.clear();
+    let mut request = Cursor::new(body);
+    while !request.is_empty() {
+        match request.key()? {
+            (4, wire_type) => {
+                request.expect(wire_type, WireType::Len)?;
+                budget.charge(size_of::<Symbol>())?;
+                let start = request.pos() as u32;
+                let text = request.message()?.rest();
+                if text == b"__name__" {
+                    name_symbol = symbols.len() as u32;
+                }
+                let piece = Piece { start, len: request.pos() as u32 - start };
+                symbols.push(Symbol { piece, said: None });
+            }
+            (field, wire_type) => request.skip(field, wire_type)?,
+        }
+    }
+    Ok(name_symbol)
+}
+
+struct Decoder<'a> {
+    body: &'a [u8],
+    symbols: &'a mut [Symbol],
+    name_symbol: u32,
+    sections: Sections<'a>,
+    builder: &'a mut WriteBatchBuilder,
+    budget: Budget,
+    out: DecodedV2,
+}
+
+/// Why a series, an exemplar or metadata cannot be taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// A reference beyond the symbols.
+    Reference(u32),
+    /// A name without a value.
+    OddReferences,
+    /// Neither sample nor histogram.
+    NoSample,
+    /// An exemplar's labels.
+    ExemplarLabels,
+}
+
+impl Decoder<'_> {
+    #[inline]
+    fn series(&mut self, mut series: Cursor<'_>) -> Result<(), DecodeError> {
+        self.budget.charge(SERIES_BYTES)?;
+        let start = self.sections.pos();
+        self.builder.push_series(start..start);
+        let mut labels = LabelRefs::default();
+        let mut said = None;
+        let mut fault = None;
+        while !series.is_empty() {
+            let (field, wire_type) = series.key()?;
+            match field {
+                1 => self.labels(&mut series, wire_type, &mut labels)?,
+                2 => {
+                    series.expect(wire_type, WireType::Len)?;
+                    self.budget.charge(SAMPLE_BYTES)?;
+                    let (sample, start_t) = sample(series.message()?)?;
+                    self.builder.push_sample_with_start_ts(sample, start_t);
+                }
+                3 => {
+                    series.expect(wire_type, WireType::Len)?;
+                    let read = histogram::read(series.message()?, true, &mut self.budget)?;
+                    self.builder.push_histogram_with_start_ts(read.t, read.histogram, read.start_t);
+                }
+                4 => {
+                    series.expect(wire_type, WireType::Len)?;
+                    if let Err(why) = self.exemplar(series.message()?)? {
+                        fault = fault.or(Some(why));
+                    }
+                }
+                5 => {
+                    series.expect(wire_type, WireType::Len)?;
+                    said = Some(metadata(series.message()?, said.unwrap_or_default())?);
+                }
+                _ => series.skip(field, wire_type)?,
+            }
+        }
+        self.builder.set_labels(start..self.sections.pos());
+        self.finish_series(start, labels, said, fault)
+    }
+
+    /// Renders the labels that a field of references names. What is wrong with them is kept in `labels`.
+    #[inline(always)]
+    fn labels(
+        &mut self,
+        series: &mut Cursor<'_>,
+        wire_type: WireType,
+        labels: &mut LabelRefs,
+    ) -> Result<(), DecodeError> {
+        if wire_type == WireType::Varint {
+            let reference = series.varint()? as u32;
+            return self.label_ref(reference, labels);
+        }
+        series.expect(wire_type, WireType::Len)?;
+        let mut packed = series.message()?;
+        while !packed.is_empty() {
+            let reference = packed.varint()? as u32;
+            self.label_ref(reference, labels)?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn label_ref(&mut self, reference: u32, labels: &mut LabelRefs) -> Result<(), DecodeError> {
+        let Some(symbol) = self.symbols.get(reference as usize) else {
+            labels.fault = labels.fault.or(Some(Fault::Reference(reference)));
+            return Ok(());
+        };
+        let Some((name_ref, name)) = labels.name.take() else {
+            labels.name = Some((reference, symbol.piece));
+            return Ok(());
+        };
+        if name_ref == self.name_symbol {
+            labels.metric = reference;
+        }
+        self.sections.label(self.body, name, self.body, symbol.piece)
+    }
+
+    /// Keeps the series that was read, or takes it back.
+    #[inline(always)]
+    fn finish_series(
+        &mut self,
+        start: u32,
+        labels: LabelRefs,
+        said: Option<Said>,
+        exemplar_fault: Option<Fault>,
+    ) -> Result<(), DecodeError> {
+        let counts = self.builder.open_counts();
+        let said_refs = said.map_or(0, |s| s.help.max(s.unit));
+        let fault = match labels {
+            LabelRefs { fault: Some(fault), .. } => Some(fault),
+            LabelRefs { name: Some(_), .. } => Some(Fault::OddReferences),
+            _ if said_refs as usize >= self.symbols.len() && said_refs > 0 => {
+                Some(Fault::Reference(said_refs))
+            }
+            _ if counts == (0, 0) => Some(Fault::NoSample),
+            _ => None,
+        };
+        if fault.is_some() || exemplar_fault.is_some() {
+            self.refuse(start, counts, fault, exemplar_fault);
+        }
+        match said {
+            Some(said) if fault.is_none() => self.say(labels.metric, said, counts.1 > 0),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refuse(
+        &mut self,
+        start: u32,
+        counts: (usize, usize),
+        fault: Option<Fault>,
+        exemplar_fault: Option<Fault>,
+    ) {
+        let symbols = self.symbols.len();
+        let section = self.sections.since(start);
+        let mut reject = |samples: usize, fault: Fault, of: &str| {
+            self.out.refused.reject(samples, || WriteRejection {
+                kind: RejectKind::Invalid,
+                series: describe(section),
+                t: None,
+                reason: format!("{of}{}", fault.text(symbols)),
+            });
+        };
+        match fault {
+            None => {
+                if let Some(fault) = exemplar_fault {
+                    self.out.stats.exemplars_dropped += 1;
+                    reject(0, fault, "exemplar: ");
+                }
+            }
+            Some(fault) => {
+                reject(counts.0 + counts.1, fault, "");
+                self.builder.drop_series();
+                self.sections.rewind(start);
+            }
+        }
+    }
+
+    fn exemplar(&mut self, mut exemplar: Cursor<'_>) -> Result<Result<(), Fault>, DecodeError> {
+        self.budget.charge(EXEMPLAR_BYTES)?;
+        let mut labels = LabelsBuilder::new();
+        let (mut value, mut t) = (0.0, 0);
+        let mut name: Option<&[u8]> = None;
+        let mut fault = None;
+        while !exemplar.is_empty() {
+            match exemplar.key()? {
+                (1, wire_type) => {
+                    let mut packed = match wire_type {
+                        WireType::Varint => exemplar,
+                        _ => {
+                            exemplar.expect(wire_type, WireType::Len)?;
+                            exemplar.message()?
+                        }
+                    };
+                    while !packed.is_empty() {
+                        let reference = packed.varint()? as u32;
+                        match (self.symbols.get(reference as usize), name.take()) {
+                            (None, _) => fault = fault.or(Some(Fault::Reference(reference))),
+                            (Some(symbol), None) => name = Some(symbol.piece.text(self.body)),
+                            (Some(symbol), Some(name)) => {
+                                let value = symbol.piece.text(self.body);
+                                self.budget.charge(name.len() + value.len())?;
+                                match (std::str::from_utf8(name), std::str::from_utf8(value)) {
+                                    (Ok(name), Ok(value)) => _ = labels.add(name, value),
+                                    _ => fault = fault.or(Some(Fault::ExemplarLabels)),
+                                }
+                            }
+                        }
+                        if wire_type == WireType::Varint {
+                            break;
+                        }
+                    }
+                    if wire_type == WireType::Varint {
+                        exemplar = packed;
+                    }
+                }
+                (2, wire_type) => {
+                    exemplar.expect(wire_type, WireType::Fixed64)?;
+                    value = exemplar.double()?;
+                }
+                (3, wire_type) => {
+                    exemplar.expect(wire_type, WireType::Varint)?;
+                    t = exemplar.varint()? as i64;
+                }
+                (field, wire_type) => exemplar.skip(field, wire_type)?,
+            }
+        }
+        let fault = fault.or(name.map(|_| Fault::OddReferences));
+        Ok(match (labels.try_build(), fault) {
+            (Ok(labels), None) => {
+                self.builder.push_exemplar(Exemplar { labels, value, t });
+                Ok(())
+            }
+            (_, fault) => Err(fault.unwrap_or(Fault::ExemplarLabels)),
+        })
+    }
+
+    /// Keeps what was said of a metric, unless the request has said the same before.
+    #[inline]
+    fn say(&mut self, metric: u32, said: Said, native: bool) -> Result<(), DecodeError> {
+        if said == Said::default() {
+            return Ok(());
+        }
+        let Some(symbol) = self.symbols.get_mut(metric as usize).filter(|s| s.said != Some(said)) else {
+            return Ok(());
+        };
+        symbol.said = Some(said);
+        let name = symbol.piece.text(self.body);
+        let text = |reference: u32| {
+            let piece = self.symbols.get(reference as usize).map_or(&[][..], |s| s.piece.text(self.body));
+            std::str::from_utf8(piece).ok()
+        };
+        self.out.stats.metadata += 1;
+        let (Ok(name), Some(help), Some(unit)) =
+            (std::str::from_utf8(name), text(said.help), text(said.unit))
+        else {
+            self.out.stats.metadata_dropped += 1;
+            return Ok(());
+        };
+        self.budget.charge(METADATA_BYTES + name.len() + help.len() + unit.len())?;
+        let kind = MetricKind::from_number(u64::from(said.kind));
+        let metric = if native { name } else { family(name, kind) };
+        self.builder.push_metadata(WriteMetadata {
+            metric: metric.to_owned(),
+            says: MetricMetadata { kind, help: help.to_owned(), unit: unit.to_owned() },
+        });
+        Ok(())
+    }
+}
+
+/// The labels of a series, so far.
+#[derive(Clone, Copy, Debug)]
+struct LabelRefs {
+    /// A name whose value is to come.
+    name: Option<(u32, Piece)>,
+    /// The value of `__name__`.
+    metric: u32,
+    fault: Option<Fault>,
+}
+
+impl Default for LabelRefs {
+    fn default() -> Self {
+        LabelRefs { name: None, metric: u32::MAX, fault: None }
+    }
+}
+
+impl Fault {
+    fn text(self, symbols: usize) -> String {
+        match self {
+            Fault::Reference(reference) => {
+                format!("symbol reference {reference} is out of range of {symbols} symbols")
+            }
+            Fault::OddReferences => "odd number of label references".to_owned(),
+            Fault::NoSample => "series must contain at least one sample or histogram".to_owned(),
+            Fault::ExemplarLabels => "invalid labels".to_owned(),
+        }
+    }
+}
+
+/// The metric that a series of classic buckets, quantiles, sums and counts is a part of: in 1.0, metadata names that.
+fn family(name: &str, kind: MetricKind) -> &str {
+    let suffixes: &[&str] = match kind {
+        MetricKind::Histogram => &["_bucket", "_sum", "_count"],
+        MetricKind::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
+        MetricKind::Summary => &["_sum", "_count"],
+        _ => &[],
+    };
+    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
+/// A section as text, cut to a bounded length.
+fn describe(section: &[u8]) -> String {
+    const BYTES_MAX: usize = 512;
+    let mut out = String::from("{");
+    for label in decode_labels(section) {
+        let separator = if out.len() > 1 { ", " } else { "" };
+        match label {
+            Ok((name, value)) if out.len() + name.len() + value.len() < BYTES_MAX => {
+                out.push_str(&format!("{separator}{name}={value:?}"));
+            }
+            _ => {
+                out.push_str(separator);
+                out.push('…');
+                break;
+            }
+        }
+    }
+    out.push('}');
+    out
+}
+
+fn metadata(mut message: Cursor<'_>, mut said: Said) -> Result<Said, WireError> {
+    while !message.is_empty() {
+        let (field, wire_type) = message.key()?;
+        if !matches!(field, 1 | 3 | 4) {
+            message.skip(field, wire_type)?;
+            continue;
+        }
+        message.expect(wire_type, WireType::Varint)?;
+        let number = message.varint()? as u32;
+        match field {
+            1 => said.kind = number,
+            3 => said.help = number,
+            _ => said.unit = number,
+        }
+    }
+    Ok(said)
+}
+
+#[inline(always)]
+fn sample(mut message: Cursor<'_>) -> Result<(Sample, i64), WireError> {
+    let (mut sample, mut start_t) = (Sample { t: 0, v: 0.0 }, 0);
+    // The form that every sender writes.
+    if message.take_byte(0x09) {
+        sample.v = message.double()?;
+        if message.take_byte(0x10) {
+            sample.t = message.varint()? as i64;
+        }
+    }
+    while !message.is_empty() {
+        match message.key()? {
+            (1, wire_type) => {
+                message.expect(wire_type, WireType::Fixed64)?;
+                sample.v = message.double()?;
+            }
+            (2, wire_type) => {
+                message.expect(wire_type, WireType::Varint)?;
+                sample.t = message.varint()? as i64;
+            }
+            (3, wire_type) => {
+                message.expect(wire_type, WireType::Varint)?;
+                start_t = message.varint()? as i64;
+            }
+            (field, wire_type) => message.skip(field, wire_type)?,
+        }
+    }
+    Ok((sample, start_t))
+}
+
+#[cfg(test)]
+mod tests;
