@@ -10,12 +10,15 @@
 //!         11 + 5 leading + 6 count + bits
 //! ```
 
+mod decode;
+
 use bytes::Bytes;
-use chronolith_model::TimeRange;
+
+pub(crate) use decode::decode_into;
 
 use crate::bits::{BitReader, BitTail, WordSink};
 use crate::varint::{put_uvarint, put_varint, take_uvarint, take_varint};
-use crate::{Chunk, ChunkError, Encoding, SampleColumns};
+use crate::{Chunk, ChunkError, Encoding};
 
 /// `leading` before the first window.
 pub(crate) const NO_WINDOW: u8 = 0xff;
@@ -444,58 +447,6 @@ pub(crate) fn check(
         return Err(ChunkError::Truncated { encoding, len, sample });
     }
     done.map_err(|reason| ChunkError::Corrupt { encoding, sample, reason })
-}
-
-/// Appends the samples inside `range` to `out`; on an error `out` is as before.
-pub(crate) fn decode_into(data: &[u8], range: TimeRange, out: &mut SampleColumns) -> Result<(), ChunkError> {
-    let samples = count(data, Encoding::Xor)?;
-    let before = out.len();
-    // A sample after the second takes two bits at least, so that a forged count reserves no more than the data's worth.
-    let room = samples.min(2 + data.len() * 4);
-    out.ts.resize(before + room, 0);
-    out.values.resize(before + room, 0.0);
-    let decoded = fill(data, samples, range, &mut out.ts[before..], &mut out.values[before..]);
-    let n = *decoded.as_ref().unwrap_or(&0);
-    out.ts.truncate(before + n);
-    out.values.truncate(before + n);
-    if !out.histograms.is_empty() {
-        out.histograms.resize(before + n, None);
-    }
-    if !out.start_ts.is_empty() {
-        out.start_ts.resize(before + n, 0);
-    }
-    decoded.map(|_| ())
-}
-
-/// Decodes into slices that are long enough, and says how many samples are in `range`.
-fn fill(
-    data: &[u8],
-    samples: usize,
-    range: TimeRange,
-    ts: &mut [i64],
-    values: &mut [f64],
-) -> Result<usize, ChunkError> {
-    let mut c = Cursor::new(data);
-    let mut n = 0;
-    for i in 0..samples {
-        let done = if i < 2 { c.head(i) } else { c.next() };
-        if done.is_err() || c.r.overrun() {
-            check(&c.r, done, Encoding::Xor, data.len(), i)?;
-        }
-        if c.t < range.mint {
-            continue;
-        }
-        if c.t > range.maxt {
-            break;
-        }
-        let (Some(t), Some(v)) = (ts.get_mut(n), values.get_mut(n)) else {
-            return Err(ChunkError::Truncated { encoding: Encoding::Xor, len: data.len(), sample: i });
-        };
-        *t = c.t;
-        *v = f64::from_bits(c.v.bits);
-        n += 1;
-    }
-    Ok(n)
 }
 
 /// The samples of an XOR chunk.

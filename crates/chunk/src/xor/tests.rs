@@ -2,6 +2,7 @@ use chronolith_model::{STALE_NAN, TimeRange};
 use proptest::prelude::*;
 
 use super::*;
+use crate::SampleColumns;
 
 fn encode(samples: &[(i64, f64)]) -> Bytes {
     let mut e = XorEncoder::new();
