@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use chronolith_model::histogram::CounterReset;
 use chronolith_model::{FloatHistogram, Labels};
 use hashbrown::HashMap;
 
 use crate::annotations::HistogramOperation;
-use crate::exec::batch::{histogram_weight, label_bytes};
+use crate::exec::batch::label_bytes;
+use crate::exec::fold::{BROKEN, FLOAT, Fold, HISTOGRAM, HistogramValue};
 use crate::exec::labels::{group_key, group_labels};
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
-use crate::functions::kahan::kahan_inc;
-use crate::functions::native::Mean;
-use crate::functions::quantile::quantile;
 use crate::memory::MemoryUse;
 use crate::parser::{Aggregate, AggregateOp, Span};
 
@@ -60,193 +57,6 @@ impl Groups {
 /// A group's entry in the index.
 const ENTRY_BYTES: usize = 48;
 
-/// A float was seen.
-const FLOAT: u8 = 1;
-/// A histogram was seen.
-const HISTOGRAM: u8 = 2;
-/// `value` is an incremental mean.
-const INCREMENTAL: u8 = 4;
-/// Histograms that do not go together were seen: no result.
-const BROKEN: u8 = 8;
-
-/// State of all groups, by group and step.
-#[derive(Debug)]
-struct Fold {
-    op: AggregateOp,
-    steps: usize,
-    flags: Vec<u8>,
-    /// Sum, extreme, or squared deviations.
-    value: Vec<f64>,
-    /// Compensation of the sum, or the mean of the deviations.
-    second: Vec<f64>,
-    count: Vec<f64>,
-    /// Values of `quantile`.
-    sets: Vec<Vec<f64>>,
-    /// Only where histograms were seen.
-    histograms: HashMap<usize, HistogramState>,
-    /// Memory of histograms that is not held yet.
-    histogram_bytes: usize,
-    drop_name: Vec<bool>,
-}
-
-#[derive(Debug)]
-struct HistogramState {
-    value: HistogramValue,
-    reset: bool,
-    not_reset: bool,
-}
-
-#[derive(Debug)]
-enum HistogramValue {
-    Sum(Box<(FloatHistogram, Option<FloatHistogram>)>),
-    Mean(Box<Mean>),
-}
-
-impl Fold {
-    fn new(op: AggregateOp, steps: usize) -> Self {
-        Fold {
-            op,
-            steps,
-            flags: Vec::new(),
-            value: Vec::new(),
-            second: Vec::new(),
-            count: Vec::new(),
-            sets: Vec::new(),
-            histograms: HashMap::new(),
-            histogram_bytes: 0,
-            drop_name: Vec::new(),
-        }
-    }
-
-    /// Bytes of a cell, what [`Fold::grow`] makes.
-    fn cell_bytes(&self) -> usize {
-        use AggregateOp::{Avg, Count, Quantile, Stddev, Stdvar, Sum};
-        let second = matches!(self.op, Sum | Avg | Stddev | Stdvar);
-        let count = matches!(self.op, Avg | Count | Stddev | Stdvar);
-        let set = if self.op == Quantile { std::mem::size_of::<Vec<f64>>() } else { 0 };
-        1 + 8 * (1 + usize::from(second) + usize::from(count)) + set
-    }
-
-    fn grow(&mut self, groups: usize) {
-        use AggregateOp::{Avg, Count, Quantile, Stddev, Stdvar, Sum};
-        let cells = groups * self.steps;
-        self.flags.resize(cells, 0);
-        self.drop_name.resize(groups, false);
-        self.value.resize(cells, 0.0);
-        if matches!(self.op, Sum | Avg | Stddev | Stdvar) {
-            self.second.resize(cells, 0.0);
-        }
-        if matches!(self.op, Avg | Count | Stddev | Stdvar) {
-            self.count.resize(cells, 0.0);
-        }
-        if self.op == Quantile {
-            self.sets.resize_with(cells, Vec::new);
-        }
-    }
-
-    /// Adds a float to a cell.
-    #[inline(always)]
-    fn add(&mut self, cell: usize, v: f64) {
-        use AggregateOp::*;
-        let first = self.flags[cell] & FLOAT == 0;
-        self.flags[cell] |= FLOAT;
-        match self.op {
-            Sum => {
-                (self.value[cell], self.second[cell]) = kahan_inc(v, self.value[cell], self.second[cell]);
-            }
-            Avg => self.add_to_mean(cell, v, first),
-            Count => self.count[cell] += 1.0,
-            Group => self.value[cell] = 1.0,
-            Min if first || self.value[cell] > v || self.value[cell].is_nan() => self.value[cell] = v,
-            Max if first || self.value[cell] < v || self.value[cell].is_nan() => self.value[cell] = v,
-            Min | Max => {}
-            Stddev | Stdvar => {
-                self.count[cell] += 1.0;
-                if first {
-                    self.second[cell] = v;
-                    self.value[cell] = if v.is_finite() { 0.0 } else { f64::NAN };
-                } else {
-                    let delta = v - self.second[cell];
-                    self.second[cell] += delta / self.count[cell];
-                    self.value[cell] += delta * (v - self.second[cell]);
-                }
-            }
-            Quantile => self.sets[cell].push(v),
-            Topk | Bottomk | CountValues | Limitk | LimitRatio => unreachable!("operators of their own"),
-        }
-    }
-
-    #[inline(always)]
-    fn add_to_mean(&mut self, cell: usize, v: f64, first: bool) {
-        self.count[cell] += 1.0;
-        if first {
-            self.value[cell] = v;
-            return;
-        }
-        let count = self.count[cell];
-        if self.flags[cell] & INCREMENTAL == 0 {
-            let (sum, c) = kahan_inc(v, self.value[cell], self.second[cell]);
-            if !sum.is_infinite() {
-                (self.value[cell], self.second[cell]) = (sum, c);
-                return;
-            }
-            self.flags[cell] |= INCREMENTAL;
-            self.value[cell] /= count - 1.0;
-            self.second[cell] /= count - 1.0;
-        }
-        let q = (count - 1.0) / count;
-        (self.value[cell], self.second[cell]) =
-            kahan_inc(v / count, q * self.value[cell], q * self.second[cell]);
-    }
-
-    /// Adds a histogram to a cell of `sum` or `avg`; `Err` when it does not go with those before, `Ok(true)` when
-    /// custom bounds differed.
-    fn add_histogram(&mut self, cell: usize, h: &FloatHistogram) -> std::result::Result<bool, ()> {
-        self.flags[cell] |= HISTOGRAM;
-        let state = match self.histograms.get_mut(&cell) {
-            None => {
-                // The state, and as much again for the compensation.
-                self.histogram_bytes += histogram_weight(h) * 32 + std::mem::size_of::<HistogramState>();
-                let value = if self.op == AggregateOp::Sum {
-                    HistogramValue::Sum(Box::new((h.clone(), None)))
-                } else {
-                    HistogramValue::Mean(Box::new(Mean::new(h)))
-                };
-                let state = HistogramState { value, reset: false, not_reset: false };
-                let state = self.histograms.entry(cell).or_insert(state);
-                state.reset = h.counter_reset == CounterReset::Reset;
-                state.not_reset = h.counter_reset == CounterReset::NotReset;
-                return Ok(false);
-            }
-            Some(state) => state,
-        };
-        state.reset |= h.counter_reset == CounterReset::Reset;
-        state.not_reset |= h.counter_reset == CounterReset::NotReset;
-        let reconciled = match &mut state.value {
-            HistogramValue::Sum(parts) => {
-                let (sum, c) = &mut **parts;
-                sum.kahan_add(h, c).map(|n| n.custom_bounds_reconciled)
-            }
-            HistogramValue::Mean(mean) => mean.add(h).map(|()| mean.reconciled),
-        };
-        reconciled.map_err(|_| self.flags[cell] |= BROKEN)
-    }
-
-    fn float(&mut self, cell: usize, q: f64) -> f64 {
-        use AggregateOp::*;
-        match self.op {
-            Sum => self.value[cell] + self.second[cell],
-            Avg if self.flags[cell] & INCREMENTAL != 0 => self.value[cell] + self.second[cell],
-            Avg => self.value[cell] / self.count[cell] + self.second[cell] / self.count[cell],
-            Count => self.count[cell],
-            Stdvar => self.value[cell] / self.count[cell],
-            Stddev => (self.value[cell] / self.count[cell]).sqrt(),
-            Quantile => quantile(q, &mut self.sets[cell]),
-            _ => self.value[cell],
-        }
-    }
-}
-
 impl<'a> Exec<'a> {
     /// An aggregation that folds.
     pub(crate) fn aggregate(&mut self, a: &Aggregate, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
@@ -280,7 +90,7 @@ impl<'a> Exec<'a> {
                 fold.drop_name[group] |= row.drop_name;
                 let base = group * grid.count;
                 if row.hists.is_none() {
-                    row.each(|i, v, _| fold.add(base + i, v));
+                    fold.add_row(base, &row);
                 } else {
                     row.each(|i, v, h| match h {
                         None => fold.add_beside(base + i, v),
@@ -403,14 +213,5 @@ impl<'a> Exec<'a> {
         };
         value.compact(0);
         Some(Arc::new(value))
-    }
-}
-
-impl Fold {
-    /// Adds a float of a series that also has histograms.
-    fn add_beside(&mut self, cell: usize, v: f64) {
-        if self.flags[cell] & BROKEN == 0 {
-            self.add(cell, v);
-        }
     }
 }

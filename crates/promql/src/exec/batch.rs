@@ -301,6 +301,12 @@ impl RowMut<'_> {
         self.present[i / 64] |= 1 << (i % 64);
     }
 
+    /// Makes the floats of the set bits points, and gives all values to be written.
+    pub(crate) fn fill(&mut self, present: &[u64]) -> &mut [f64] {
+        self.present.copy_from_slice(present);
+        self.values
+    }
+
     pub(crate) fn set_histogram(&mut self, i: usize, h: Arc<FloatHistogram>) {
         let steps = self.values.len();
         self.hists.get_or_insert_with(|| vec![None; steps])[i] = Some(h);
@@ -352,6 +358,34 @@ pub(crate) fn each_bit(words: &[u64], mut f: impl FnMut(usize)) {
             f(w * 64 + rest.trailing_zeros() as usize);
             rest &= rest - 1;
         }
+    }
+}
+
+/// Calls `f` with each run of set bits, from the first to behind the last.
+#[inline(always)]
+pub(crate) fn each_run(words: &[u64], mut f: impl FnMut(usize, usize)) {
+    let (mut from, mut to) = (0, 0);
+    for (w, &word) in words.iter().enumerate() {
+        let mut rest = word;
+        let mut at = w * 64;
+        while rest != 0 {
+            let skip = rest.trailing_zeros();
+            rest >>= skip;
+            at += skip as usize;
+            let ones = rest.trailing_ones();
+            if at > to {
+                if from < to {
+                    f(from, to);
+                }
+                from = at;
+            }
+            at += ones as usize;
+            to = at;
+            rest = rest.checked_shr(ones).unwrap_or(0);
+        }
+    }
+    if from < to {
+        f(from, to);
     }
 }
 
@@ -627,6 +661,27 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_are_what_bits_are() {
+        for words in [
+            vec![],
+            vec![0],
+            vec![u64::MAX, u64::MAX, 0xfff],
+            vec![1, 1 << 63, 1, 0, 0b1011 << 60],
+            vec![0x8000_0000_0000_0001, 0x8000_0000_0000_0001],
+            vec![0x1234_5678_9abc_def0, 0xf0f0_ffff_0001_8001],
+        ] {
+            let (mut bits, mut runs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+            each_bit(&words, |i| bits.push(i));
+            each_run(&words, |from, to| {
+                runs.extend(from..to);
+                ends.push((from, to));
+            });
+            assert_eq!(bits, runs);
+            assert!(ends.windows(2).all(|w| w[0].1 < w[1].0), "{ends:?}");
+        }
+    }
 
     #[test]
     fn rows_without_points_are_left_out_and_budgets_balance() {

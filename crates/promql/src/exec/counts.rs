@@ -104,7 +104,36 @@ pub(crate) struct WindowCounts<'c> {
     pub(crate) stopped: Option<QueryableError>,
 }
 
+/// What all windows over a series' floats count for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WindowTotals {
+    total: u64,
+    read: u64,
+    widest: u64,
+}
+
+impl WindowTotals {
+    /// Adds a window of so many samples, of which so many are read by it first.
+    pub(crate) fn add(&mut self, samples: usize, new: usize) {
+        self.total += samples as u64;
+        self.read += new as u64;
+        self.widest = self.widest.max(samples as u64);
+    }
+}
+
 impl<'c> WindowCounts<'c> {
+    /// Counts all windows at once.
+    pub(crate) fn all(&mut self, totals: WindowTotals) {
+        self.counts.total += totals.total;
+        self.counts.read += totals.read;
+        self.widest = self.widest.max(totals.widest);
+    }
+
+    /// Whether windows are to be counted by step.
+    pub(crate) fn by_step(&self) -> bool {
+        self.counts.steps.is_some()
+    }
+
     pub(crate) fn new(
         counts: &'c mut Counts,
         cx: &'c QueryContext,

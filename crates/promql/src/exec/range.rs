@@ -12,6 +12,7 @@ use crate::exec::labels::without_metadata;
 use crate::exec::merge::same_labels;
 use crate::exec::parallel::SeriesRows;
 use crate::exec::samples::{Samples, Window, Windows};
+use crate::exec::schedule::Schedule;
 use crate::exec::slide::{SlideBuffers, slide};
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
 use crate::functions::blocks::Regression;
@@ -19,6 +20,9 @@ use crate::functions::rate::RateKind;
 use crate::functions::{kahan, over_time, quantile, rate};
 use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, FunctionId, NodeKind, Span, Subquery, ValueType, VectorSelector};
+
+/// Samples up to which a series' windows are worked out ahead, without a look at the clock.
+const SCHEDULED: usize = 1 << 20;
 
 /// A range function's call, resolved for a grid.
 #[derive(Clone)]
@@ -38,6 +42,7 @@ pub(crate) struct RangeCall {
     scratch: Vec<f64>,
     pub(crate) slide: SlideBuffers,
     resets: rate::Resets,
+    schedule: Schedule,
     samples: Samples,
     /// The name that the last counter check was about.
     checked_name: Option<(String, String)>,
@@ -133,6 +138,7 @@ impl<'a> Exec<'a> {
             scratch: Vec::new(),
             slide: SlideBuffers::default(),
             resets: rate::Resets::default(),
+            schedule: Schedule::default(),
             samples: Samples::default(),
             checked_name: None,
         };
@@ -230,6 +236,13 @@ impl<'a> Exec<'a> {
                             &st_free
                         };
                         range.resets.find(samples, kind.is_counter);
+                        if samples.fst.is_empty() && samples.ft.len() <= SCHEDULED && !counts.by_step() {
+                            let RangeCall { schedule, resets, stored, .. } = range;
+                            schedule.follow(samples, &windows, grid, kind, *stored);
+                            counts.all(schedule.totals());
+                            floats = schedule.write(samples, resets, kind, width, row);
+                            return;
+                        }
                         let resets = &mut range.resets;
                         let (annotations, span) = (&mut self.annotations, range.span);
                         windows.slide(samples, grid, &mut counts, |step, w| {

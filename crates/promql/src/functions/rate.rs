@@ -34,7 +34,10 @@ impl Resets {
         }
         let v = &samples.fv;
         if samples.fst.is_empty() {
-            self.at.extend((1..v.len()).filter(|&i| v[i] < v[i - 1]));
+            // Most have none, which is seen many values at a time.
+            if v.windows(2).fold(false, |any, pair| any | (pair[1] < pair[0])) {
+                self.at.extend((1..v.len()).filter(|&i| v[i] < v[i - 1]));
+            }
             return;
         }
         let (t, st) = (&samples.ft, &samples.fst);
@@ -46,6 +49,27 @@ impl Resets {
                 self.overlaps.push(i);
             }
         }
+    }
+
+    /// True when the counter was never reset.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// A change from the value at `first` to that at `last`, with what was lost in resets between them. Windows must be
+    /// asked for in their order.
+    #[inline]
+    pub(crate) fn add_to(&mut self, mut change: f64, values: &[f64], first: usize, last: usize) -> f64 {
+        while self.cursor < self.at.len() && self.at[self.cursor] <= first {
+            self.cursor += 1;
+        }
+        for &i in &self.at[self.cursor..] {
+            if i > last {
+                break;
+            }
+            change += values[i - 1];
+        }
+        change
     }
 
     /// True when two samples of the window overlap.
@@ -87,6 +111,24 @@ impl Span {
         is_counter && self.first_st != 0 && self.first_st > self.range_start && self.first_st < self.first_t
     }
 
+    /// Seconds from the first sample to the last.
+    pub(crate) fn sampled_s(&self) -> f64 {
+        (self.last_t - self.first_t) as f64 / 1000.0
+    }
+
+    /// Samples further apart than this from an edge do not reach it, in seconds, and the average distance of samples.
+    fn threshold_s(&self) -> (f64, f64) {
+        let average = if self.gaps > 0 { self.sampled_s() / self.gaps as f64 } else { 0.0 };
+        (average * 1.1, average)
+    }
+
+    /// Seconds from the left end of the extrapolation to the first sample, whatever the value is.
+    pub(crate) fn reach_to_start_s(&self) -> f64 {
+        let to_start = (self.first_t - self.range_start) as f64 / 1000.0;
+        let (threshold, average) = self.threshold_s();
+        if to_start >= threshold { average / 2.0 } else { to_start }
+    }
+
     /// What the sampled change is multiplied with to cover the range. `first` and `change` are the counter's first
     /// value and its change, to find where it was zero.
     pub(crate) fn factor(
@@ -95,18 +137,14 @@ impl Span {
         range_ms: i64,
         zero_point: impl FnOnce(f64) -> Option<f64>,
     ) -> f64 {
-        let mut sampled = (self.last_t - self.first_t) as f64 / 1000.0;
-        let mut to_start = (self.first_t - self.range_start) as f64 / 1000.0;
+        let mut sampled = self.sampled_s();
+        let mut to_start = 0.0;
         let mut to_end = (self.range_end - self.last_t) as f64 / 1000.0;
-        let average = if self.gaps > 0 { sampled / self.gaps as f64 } else { 0.0 };
-        let threshold = average * 1.1;
+        let (threshold, average) = self.threshold_s();
         if self.starts_inside(kind.is_counter) {
-            to_start = 0.0;
             sampled = (self.last_t - self.first_st) as f64 / 1000.0;
         } else {
-            if to_start >= threshold {
-                to_start = average / 2.0;
-            }
+            to_start = self.reach_to_start_s();
             if kind.is_counter {
                 // A counter is not extrapolated to below zero.
                 let to_zero = zero_point(sampled).unwrap_or(to_start);
@@ -141,16 +179,8 @@ pub(crate) fn extrapolated(
     let n = w.fv.len();
     let (first, last) = (w.fv[0], w.fv[n - 1]);
     let mut change = last - first;
-    if kind.is_counter && !resets.at.is_empty() {
-        while resets.cursor < resets.at.len() && resets.at[resets.cursor] <= w.first {
-            resets.cursor += 1;
-        }
-        for &i in &resets.at[resets.cursor..] {
-            if i >= w.first + n {
-                break;
-            }
-            change += samples.fv[i - 1];
-        }
+    if kind.is_counter && !resets.is_empty() {
+        change = resets.add_to(change, &samples.fv, w.first, w.first + n - 1);
     }
     let span = Span {
         first_t: w.ft[0],
