@@ -12,6 +12,7 @@ pub mod script;
 pub mod value;
 
 pub use engine::{Engine, EngineError, EngineErrorKind, EngineOptions};
+pub use exec::turns::while_waiting;
 pub use memory::{MemoryExceeded, MemoryHold, MemoryPool, MemoryUse, QueryMemory};
 pub use queryable::{
     QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints, SelectRequest, Series,

@@ -11,6 +11,7 @@ use std::time::Instant;
 use chronolith_chunk::{Chunk, SampleColumns};
 use chronolith_model::{Labels, Matcher, TimeRange};
 
+use crate::exec::turns::give_way;
 use crate::memory::{MemoryExceeded, QueryMemory};
 
 /// What a selector is used for: lets a storage choose a resolution or push work down. Never changes the meaning.
@@ -30,6 +31,8 @@ pub struct SelectHints {
     pub by: bool,
     /// Labels of the aggregation right around the selector.
     pub grouping: Vec<String>,
+    /// Of each series only the newest sample inside the range is looked at.
+    pub newest_only: bool,
 }
 
 /// One selector's read.
@@ -147,6 +150,8 @@ pub struct QueryContext {
     pub analyze: bool,
     /// Count samples by step, where the engine is set to.
     pub step_stats: bool,
+    /// Wait for a turn before the query computes, and give it away to others now and then.
+    pub takes_turns: bool,
     /// What the query holds, and may hold.
     pub memory: Arc<QueryMemory>,
     cancelled: Arc<AtomicBool>,
@@ -182,6 +187,13 @@ impl QueryContext {
         self
     }
 
+    /// The same context, for a query that computes only while fewer others do than there are cores. It must be evaluated
+    /// on a thread that may block.
+    pub fn taking_turns(mut self) -> Self {
+        self.takes_turns = true;
+        self
+    }
+
     /// Asks the query to stop.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -192,8 +204,15 @@ impl QueryContext {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// An error when the query was cancelled or its deadline has passed.
+    /// To be called every few milliseconds of work: an error when the query was cancelled or its deadline has passed. May
+    /// let other queries go first.
     pub fn check(&self) -> Result<(), QueryableError> {
+        self.wanted()?;
+        give_way(self)
+    }
+
+    /// An error when the query was cancelled or its deadline has passed.
+    pub(crate) fn wanted(&self) -> Result<(), QueryableError> {
         if self.is_cancelled() {
             return Err(QueryableError::new(QueryableErrorKind::Cancelled, "query was canceled"));
         }

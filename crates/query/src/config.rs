@@ -49,6 +49,8 @@ pub struct Config {
     pub features: Features,
     /// `--query.max-samples`.
     pub samples_max: usize,
+    /// `--query.max-threads`; 0 is as many as there are cores.
+    pub threads_max: usize,
     /// `--query.lookback-delta`.
     pub lookback_ms: i64,
     /// `--query.default-evaluation-interval`.
@@ -86,6 +88,7 @@ impl Default for Config {
             admission: AdmissionConfig::default(),
             features: Features::default(),
             samples_max: 50_000_000,
+            threads_max: 0,
             lookback_ms: 300_000,
             default_evaluation_interval_ms: 60_000,
             default_step_ms: 1000,

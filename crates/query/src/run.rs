@@ -134,6 +134,7 @@ impl Built {
         let engine = Engine::new(config.features.apply(EngineOptions {
             lookback_ms: config.lookback_ms,
             samples_max: config.samples_max,
+            threads_max: config.threads_max,
             timeout: config.timeout,
             subquery_step_ms: config.default_evaluation_interval_ms,
             ..EngineOptions::default()

@@ -12,7 +12,7 @@ use chronolith_chunk::{Chunk, ChunkError, SampleColumns};
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::{
     MemoryHold, MemoryUse, QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectRequest,
-    Series, SeriesData, SeriesSet,
+    Series, SeriesData, SeriesSet, while_waiting,
 };
 use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{
@@ -85,6 +85,8 @@ impl StoreQueryable {
         if resolution_ms > 0 {
             series.aggregates = View::for_function(func).aggregates();
         }
+        // Which replica counts depends on the samples before.
+        series.newest_only = hints.newest_only && !self.removes_replicas();
         series.partial_response = self.options.partial_response;
         series.hints = QueryHints {
             step_ms: hints.step_ms,
@@ -155,7 +157,8 @@ fn wait<F: Future + Unpin>(
         loop {
             let left = cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
             let patience = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
-            match block_on(&mut future, patience) {
+            // Meanwhile another query may have the core.
+            match while_waiting(cx, || block_on(&mut future, patience))? {
                 Ok(done) => return Ok(done),
                 Err(_elapsed) => cx.check()?,
             }

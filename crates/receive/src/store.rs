@@ -113,6 +113,7 @@ impl Store for TenantsStore {
         }
         let (range, skip_chunks, block_matchers) =
             (request.range, request.skip_chunks, request.block_matchers.clone());
+        let newest_only = request.newest_only && !skip_chunks;
         Ok(stream_blocking(&request, move || {
             let mut sources = Vec::new();
             for (tenant, plan) in plans {
@@ -120,7 +121,10 @@ impl Store for TenantsStore {
                 let wanted = |id: BlockId| block_matchers.iter().all(|m| m.matches(&id.to_string()));
                 // The head before the blocks: see the module's page.
                 let head = if block_matchers.is_empty() { db.head(&tenant) } else { None };
-                let head = head.map(|head| head.select(&query.matchers, range, skip_chunks));
+                let head = head.map(|head| match newest_only {
+                    true => head.select_newest(&query.matchers, range),
+                    false => head.select(&query.matchers, range, skip_chunks),
+                });
                 let blocks: Vec<_> = db.blocks(&tenant).into_iter().filter(|b| wanted(b.id())).collect();
                 for block in &blocks {
                     if block.time_range().overlaps(&range) {

@@ -114,6 +114,7 @@ pub(crate) fn series_request_from(proto: thanos::SeriesRequest) -> Result<Series
         aggregates,
         partial_response: partial_from(proto.partial_response_disabled, proto.partial_response_strategy),
         skip_chunks: proto.skip_chunks,
+        newest_only: false,
         block_matchers,
         hints: proto.query_hints.map(hints_from).unwrap_or_default(),
         shard: proto.shard_info.map(shard_from).transpose()?.flatten(),

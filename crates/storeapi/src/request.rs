@@ -109,6 +109,9 @@ pub struct SeriesRequest {
     pub partial_response: PartialResponse,
     /// Labels only, no chunks.
     pub skip_chunks: bool,
+    /// Of each series only the newest sample inside the range matters; chunks without the others will do. Not sent to other
+    /// processes.
+    pub newest_only: bool,
     /// Only blocks whose id (as the label `__block_id`) matches.
     pub block_matchers: Vec<Matcher>,
     /// What the query looks like.
@@ -133,6 +136,7 @@ impl SeriesRequest {
             aggregates: AggregateSet::RAW,
             partial_response: PartialResponse::Warn,
             skip_chunks: false,
+            newest_only: false,
             block_matchers: Vec::new(),
             hints: QueryHints::default(),
             shard: None,

@@ -134,6 +134,10 @@ pub(crate) struct EvaluationArgs {
         help_heading = "Query"
     )]
     samples_max: usize,
+    /// Threads that one query may use while cores are free; 0 is as many as there are cores. As many queries as there are
+    /// cores compute at once in any case.
+    #[arg(long = "query.max-threads", default_value_t = 0, value_name = "N", help_heading = "Query")]
+    threads_max: usize,
     /// How old a sample may be to count as current.
     #[arg(
         long = "query.lookback-delta",
@@ -261,6 +265,7 @@ impl EvaluationArgs {
             },
             features: Features::from_flags(&self.features),
             samples_max: self.samples_max,
+            threads_max: self.threads_max,
             lookback_ms: self.lookback.0,
             default_evaluation_interval_ms: self.default_evaluation_interval.0,
             default_step_ms: self.default_step.0.max(1),

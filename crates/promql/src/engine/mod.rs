@@ -142,7 +142,7 @@ impl Engine {
         let instant = step_ms == 0;
         let steps = if instant { 1 } else { Grid::new(plan.times.start, plan.times.end, step_ms).count };
         let step_stats = self.options.step_stats && cx.step_stats && steps <= self.options.samples_max;
-        let _busy = crate::exec::ordered::Busy::enter();
+        let _turn = crate::exec::turns::Turn::take(cx)?;
         let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
         let profile = cx.analyze.then(|| Profile::new(plan.ast.len()));
         let budget = Budget::new(self.options.samples_max, Arc::clone(&cx.memory), profile.clone());

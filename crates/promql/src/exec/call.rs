@@ -3,8 +3,8 @@
 use chronolith_model::{GoRegex, Labels, MatchOp};
 
 use crate::engine::EngineError;
+use crate::exec::current::Current;
 use crate::exec::merge::merge_equal;
-use crate::exec::select::Current;
 use crate::exec::{Batch, Exec, Grid, ROWS_BETWEEN_CHECKS, Result, Sink};
 use crate::functions::{math, natural};
 use crate::memory::MemoryUse;

@@ -6,8 +6,9 @@ use hashbrown::HashMap;
 
 use crate::engine::EngineError;
 use crate::exec::batch::label_bytes;
+use crate::exec::current::each_current;
 use crate::exec::merge::merge_equal;
-use crate::exec::select::{decode, each_current};
+use crate::exec::select::decode;
 use crate::exec::{Batch, Exec, Grid, Held, Result, Sink};
 use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, NodeKind, VectorSelector};

@@ -10,6 +10,7 @@ mod batch;
 mod call;
 mod count_values;
 pub(crate) mod counts;
+mod current;
 mod fold;
 mod histogram_calls;
 mod info;
@@ -29,6 +30,7 @@ mod select;
 mod sets;
 mod slide;
 mod smooth;
+pub(crate) mod turns;
 mod vector;
 
 use std::sync::Arc;

@@ -135,7 +135,7 @@ impl Schedule {
                 let before = first * w.sampled;
                 let surely_not = before > w.to_start * change * SURELY && before > SURE_FROM;
                 if !surely_not && w.last > w.first {
-                    factor = self.from_zero(w, kind, range_ms, first, change);
+                    factor = self.factor_to_zero(w, kind, range_ms, first, change);
                 }
             }
             *to = change * factor;
@@ -144,7 +144,7 @@ impl Schedule {
     }
 
     #[cold]
-    fn from_zero(&self, w: &Extent, kind: RateKind, range_ms: i64, first: f64, change: f64) -> f64 {
+    fn factor_to_zero(&self, w: &Extent, kind: RateKind, range_ms: i64, first: f64, change: f64) -> f64 {
         let span = Span {
             first_t: self.times[w.first as usize],
             last_t: self.times[w.last as usize],
@@ -173,15 +173,15 @@ mod tests {
             (r >> 33) % below
         };
         let mut s = Samples::default();
-        let (mut t, mut v) = (1_000_000, if seed % 3 == 0 { 0.0 } else { random(1000) as f64 });
+        let (mut t, mut v) = (1_000_000, if seed.is_multiple_of(3) { 0.0 } else { random(1000) as f64 });
         for _ in 0..n {
             t += if random(15) == 0 { 900_000 } else { 15_000 + random(40) as i64 };
             v = match random(40) {
                 0 => 0.0,
-                1 if seed % 5 == 0 => f64::NAN,
-                2 if seed % 7 == 0 => -3.0,
-                3 if seed % 11 == 0 => f64::INFINITY,
-                4 if seed % 13 == 0 => 1e-310,
+                1 if seed.is_multiple_of(5) => f64::NAN,
+                2 if seed.is_multiple_of(7) => -3.0,
+                3 if seed.is_multiple_of(11) => f64::INFINITY,
+                4 if seed.is_multiple_of(13) => 1e-310,
                 _ => v + random(100) as f64 / 8.0,
             };
             s.ft.push(t);
@@ -193,15 +193,14 @@ mod tests {
     #[test]
     fn rows_are_those_of_single_windows_to_the_bit() {
         let grid = Grid::new(1_000_000, 4_600_000, 17_000);
-        for seed in 1..80 {
-            let at = (seed % 10 == 0).then_some(3_000_000);
-            let windows =
-                Windows { range_ms: 300_000, offset_ms: 7, at, before_ms: 0, after_ms: 0 };
+        for seed in 1..80_u64 {
+            let at = (seed.is_multiple_of(10)).then_some(3_000_000);
+            let windows = Windows { range_ms: 300_000, offset_ms: 7, at, before_ms: 0, after_ms: 0 };
             let (mut schedule, mut resets) = (Schedule::default(), Resets::default());
             for n in [0, 1, 2, 200] {
                 let s = series(n, seed);
                 for is_counter in [true, false] {
-                    let kind = RateKind { is_counter, is_rate: seed % 2 == 0 };
+                    let kind = RateKind { is_counter, is_rate: seed.is_multiple_of(2) };
                     schedule.made = false;
                     schedule.follow(&s, &windows, &grid, kind, true);
                     resets.find(&s, is_counter);

@@ -7,26 +7,14 @@ use chronolith_model::histogram::CounterReset;
 use chronolith_model::{FloatHistogram, Labels, TimeRange, is_stale_nan};
 
 use crate::exec::batch::{histogram_weight, label_bytes};
-use crate::exec::parallel::SeriesRows;
-use crate::exec::samples::advance;
-use crate::exec::{Batch, Exec, Grid, Held, Result, SharedSeries, Sink};
+use crate::exec::current::{Current, CurrentRows};
+use crate::exec::{Exec, Grid, Held, Result, SharedSeries, Sink};
 use crate::memory::MemoryUse;
-use crate::parser::{ExprId, NodeKind, VectorSelector};
+use crate::parser::{ExprId, NodeKind};
 use crate::queryable::{QueryableError, SelectRequest, Series, SeriesData};
 
 /// Series between two looks at the clock and the cancel flag.
 const CHECK_EVERY: u64 = 64;
-
-/// What an instant selector yields at a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Current {
-    /// The sample.
-    Value,
-    /// The sample's own time in seconds.
-    Timestamp,
-    /// The sample's start timestamp in seconds.
-    StartTimestamp,
-}
 
 /// The buffers that series are decoded into, one after the other.
 pub(crate) struct Decoding {
@@ -169,82 +157,8 @@ impl<'a> Exec<'a> {
         if selector.smoothed && what == Current::Value {
             return self.select_smoothed(id, selector, grid, sink);
         }
-        let rows = CurrentRows {
-            selector,
-            what,
-            drop_name,
-            strip: drop_name && self.drops_names_now(id),
-            grid: *grid,
-        };
-        self.series_rows(id, rows, grid, sink)
-    }
-}
-
-/// Rows of an instant selector.
-#[derive(Clone)]
-struct CurrentRows<'p> {
-    selector: &'p VectorSelector,
-    what: Current,
-    drop_name: bool,
-    strip: bool,
-    grid: Grid,
-}
-
-impl SeriesRows for CurrentRows<'_> {
-    fn add(
-        &mut self,
-        exec: &mut Exec<'_>,
-        labels: &Labels,
-        columns: &mut SampleColumns,
-        out: &mut Batch,
-    ) -> Result<()> {
-        let lookback = exec.plan.times.lookback_ms;
-        let counts = &mut exec.counts;
-        out.push(
-            || if self.strip { super::labels::without_metadata(labels) } else { labels.clone() },
-            self.drop_name,
-            |row| {
-                each_current(self.selector, lookback, columns, &self.grid, |step, i| {
-                    let mut weight = 1;
-                    match self.what {
-                        Current::Value => match columns.histogram(i) {
-                            Some(h) => {
-                                weight = histogram_weight(h) as u64;
-                                row.set_histogram(step, Arc::clone(h));
-                            }
-                            None => row.set(step, columns.values[i]),
-                        },
-                        Current::Timestamp => row.set(step, columns.ts[i] as f64 / 1000.0),
-                        Current::StartTimestamp => {
-                            let st = columns.start_ts.get(i).copied().unwrap_or(0);
-                            row.set(step, st as f64 / 1000.0);
-                        }
-                    }
-                    counts.add(step, weight, weight);
-                });
-            },
-        );
-        Ok(())
-    }
-}
-
-/// Calls `f(step, i)` for each step at which sample `i` is current.
-#[inline(always)]
-pub(crate) fn each_current(
-    selector: &VectorSelector,
-    lookback_ms: i64,
-    columns: &SampleColumns,
-    grid: &Grid,
-    mut f: impl FnMut(usize, usize),
-) {
-    let mut next = 0;
-    for step in 0..grid.count {
-        let at = selector.timestamp_ms.unwrap_or_else(|| grid.t(step)) - selector.offset_ms;
-        next = advance(&columns.ts, next, at);
-        let Some(i) = next.checked_sub(1) else { continue };
-        if columns.ts[i] > at - lookback_ms && !is_stale_nan(columns.values[i]) {
-            f(step, i);
-        }
+        let strip = drop_name && self.drops_names_now(id);
+        self.series_rows(id, CurrentRows::new(selector, what, drop_name, strip, *grid), grid, sink)
     }
 }
 

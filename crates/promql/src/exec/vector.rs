@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::exec::current::Current;
 use crate::exec::labels::without_metadata;
 use crate::exec::merge::merge_equal;
-use crate::exec::select::Current;
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
 use crate::functions::binary;
 use crate::parser::{AggregateOp, Binary, BinaryOp, ExprId, NodeKind, UnaryOp, ValueType};

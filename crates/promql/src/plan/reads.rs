@@ -58,7 +58,11 @@ pub(super) fn find(
             NodeKind::VectorSelector(selector) => {
                 let range = time_range(selector, &above, times);
                 let matchers = selector.matchers.iter().chain(&carried[id.index()]).cloned().collect();
-                let source = sources.get(matchers, range, hints(&above, range, times));
+                let mut hints = hints(&above, range, times);
+                // At one time, which is what the range ends with.
+                let at_once = range.mint == range.maxt.saturating_sub(times.lookback_ms - 1);
+                hints.newest_only = at_once && above.range.is_none() && !selector.smoothed;
+                let source = sources.get(matchers, range, hints);
                 reads[id.index()] = Some(SelectorRead { source, range });
             }
             NodeKind::MatrixSelector(m) => {
@@ -107,6 +111,7 @@ fn hints(above: &Above<'_>, range: TimeRange, times: &PlanTimes) -> SelectHints 
         func: above.func.map(str::to_owned),
         by: above.grouping.is_some_and(|(by, _)| by),
         grouping: above.grouping.map_or_else(Vec::new, |(_, labels)| labels.to_vec()),
+        newest_only: false,
     }
 }
 

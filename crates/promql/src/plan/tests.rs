@@ -44,6 +44,27 @@ fn invariant_parts_are_found_at_their_top() {
 }
 
 #[test]
+fn what_is_read_at_one_time_wants_the_newest_sample_only() {
+    for (query, newest_only) in [
+        ("a", false),
+        ("a @ 1500", true),
+        ("a @ 1500 offset 1m", true),
+        ("rate(a[5m] @ 1500)", false),
+        ("a @ 1500 smoothed", false),
+        // One read for both.
+        ("a @ 1500 + a @ 1500", true),
+        ("a @ 1500 + a @ 1490", false),
+        ("a @ 1500 + rate(a[5m] @ 1500)", false),
+        ("max_over_time(a[5m:1m] @ 1500)", false),
+        ("max_over_time((a @ 1500)[5m:1m])", true),
+    ] {
+        let plan = plan(query);
+        assert_eq!(plan.sources.len(), 1, "{query}");
+        assert_eq!(plan.sources[0].hints.newest_only, newest_only, "{query}");
+    }
+}
+
+#[test]
 fn names_that_nobody_looks_at_stay() {
     let p = plan("sum by (x) (rate(a[5m]))");
     assert_eq!(marked(&p, &p.name_unused), ["rate(a[5m])"]);

@@ -82,6 +82,7 @@ pub(super) async fn evaluate(api: Api, call: Call) -> Result<Response, ApiError>
     let cx = cx.with_memory(admitted.memory.clone());
     let guard = CancelOnDrop(cx.clone());
     let small = is_small(&api, &call, &cx);
+    let cx = if small { cx } else { cx.taking_turns() };
     let run = move || run(&api, &call, &cx, admitted, started);
     if small {
         let reply = run();

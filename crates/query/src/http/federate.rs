@@ -78,7 +78,8 @@ fn newest(
     range: TimeRange,
     cx: &QueryContext,
 ) -> Result<BTreeMap<Labels, (i64, PointValue)>, QueryableError> {
-    let hints = SelectHints { start: range.mint, end: range.maxt, ..SelectHints::default() };
+    let hints =
+        SelectHints { start: range.mint, end: range.maxt, newest_only: true, ..SelectHints::default() };
     let mut found = BTreeMap::new();
     for matchers in selectors {
         let mut set = queryable.select(&SelectRequest { matchers, range, hints: &hints }, cx)?;

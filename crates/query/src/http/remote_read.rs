@@ -208,6 +208,7 @@ impl Query {
                 func: Some(h.func).filter(|f| !f.is_empty()),
                 by: h.by,
                 grouping: h.grouping,
+                newest_only: false,
             },
         };
         Ok(Query { range, matchers, hints })

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 mod spill;
 
 use super::*;
-use crate::head::RejectReason;
+use crate::head::{HeadSelect, HeadSeries, RejectReason};
 use crate::wal::SegmentWriter;
 
 /// Series name to time to value.
@@ -66,6 +66,19 @@ fn write_one(db: &Db, name: &str, samples: &[(i64, f64)]) -> WriteOutcome {
 fn read_head(db: &Db) -> Model {
     let mut model = Model::new();
     let Some(head) = db.head(&tenant()) else { return model };
+    // Whoever wants the newest samples only gets these.
+    let times = head.time_range().into_iter().flat_map(|r| [r.maxt, r.maxt - 1, (r.mint + r.maxt) / 2]);
+    for range in times.map(|maxt| TimeRange::new(i64::MIN, maxt)).chain([TimeRange::ALL]) {
+        let newest = |select: HeadSelect| -> BTreeMap<Labels, (i64, f64)> {
+            let sample = |series: &HeadSeries| {
+                let mut columns = SampleColumns::default();
+                series.chunks.iter().for_each(|c| c.decode_into(range, &mut columns).unwrap());
+                columns.ts.iter().copied().zip(columns.values.iter().copied()).max_by_key(|(t, _)| *t)
+            };
+            select.filter_map(|series| sample(&series).map(|s| (series.labels, s))).collect()
+        };
+        assert_eq!(newest(head.select_newest(&[], range)), newest(head.select(&[], range, false)));
+    }
     let mut last: Option<Labels> = None;
     for series in head.select(&[], TimeRange::ALL, false) {
         assert!(last.as_ref().is_none_or(|l| *l < series.labels), "sorted and unique");

@@ -39,6 +39,8 @@ pub struct HeadSelect {
 }
 
 struct Batch {
+    /// Of each series the newest sample will do.
+    newest_only: bool,
     start: usize,
     chunks: Vec<Vec<Chunk>>,
     /// Scratch: shard, slot and row of the batch's series.
@@ -82,8 +84,9 @@ impl Iterator for HeadSelect {
 }
 
 impl Batch {
-    fn new() -> Self {
+    fn new(newest_only: bool) -> Self {
         Batch {
+            newest_only,
             start: 0,
             chunks: Vec::new(),
             order: Vec::new(),
@@ -107,11 +110,17 @@ impl Batch {
         for group in self.order.chunk_by(|a, b| a.0 == b.0) {
             let shard = head.shards[group[0].0 as usize].lock();
             for some in group.chunks(TOUCHED) {
-                shard.touch_growing(some.iter().map(|(_, slot, _)| *slot));
+                if !self.newest_only {
+                    shard.touch_growing(some.iter().map(|(_, slot, _)| *slot));
+                }
                 for (_, slot, i) in some {
                     let fp = found.rows[start + *i as usize].fp;
                     if let Some(series) = shard.live_series(*slot).filter(|s| s.fp == fp) {
-                        shard.chunks(*slot, series, range, &mut self.copies, &mut self.scratch);
+                        let newest = if self.newest_only { series.newest(&mut self.copies) } else { None };
+                        match newest.filter(|c| range.contains(c.maxt)) {
+                            Some(newest) => self.scratch.push(newest),
+                            None => shard.chunks(*slot, series, range, &mut self.copies, &mut self.scratch),
+                        }
                         // Exactly as large as it must be: whoever reads may hold all series at once.
                         self.chunks[*i as usize] = self.scratch.drain(..).collect();
                     }
@@ -124,8 +133,22 @@ impl Batch {
 impl Head {
     /// The series that satisfy all matchers and have a sample inside `range`, ascending by labels.
     pub fn select(self: &Arc<Self>, matchers: &[Matcher], range: TimeRange, skip_chunks: bool) -> HeadSelect {
+        self.select_with(matchers, range, (!skip_chunks).then(|| Batch::new(false)))
+    }
+
+    /// As [`Head::select`], for readers who look at nothing but each series' newest sample inside `range`: the others may
+    /// be left out.
+    pub fn select_newest(self: &Arc<Self>, matchers: &[Matcher], range: TimeRange) -> HeadSelect {
+        self.select_with(matchers, range, Some(Batch::new(true)))
+    }
+
+    fn select_with(
+        self: &Arc<Self>,
+        matchers: &[Matcher],
+        range: TimeRange,
+        batch: Option<Batch>,
+    ) -> HeadSelect {
         let found = self.find(matchers, range).finish();
-        let batch = (!skip_chunks).then(Batch::new);
         HeadSelect { head: Arc::clone(self), found, next: 0, range, batch }
     }
 

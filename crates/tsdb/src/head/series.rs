@@ -227,6 +227,17 @@ impl Series {
         }
     }
 
+    /// A chunk of the newest sample alone, where that is known without reading what lies elsewhere.
+    pub(crate) fn newest(&self, copies: &mut Copies) -> Option<Chunk> {
+        let (t, v) = self.last().filter(|_| self.flags & (MAY_OVERLAP | HAS_OUT_OF_ORDER) == 0)?;
+        let data = copies.write(|words| {
+            let mut one = XorState::new();
+            one.append(words, t, v);
+            one.finish(words);
+        });
+        Some(Chunk { mint: t, maxt: t, encoding: Encoding::Xor, data })
+    }
+
     /// The growing chunk as it is now.
     pub(crate) fn growing(&self, fragments: &Fragments, copies: &mut Copies) -> Option<Chunk> {
         let (maxt, _) = self.last()?;
