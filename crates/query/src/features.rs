@@ -32,7 +32,7 @@ const ALWAYS_ON: [&str; 5] = [
 ];
 
 /// Upstream's names of what this program does not do, or does elsewhere: scraping, its own storage and page.
-const NOT_OURS: [&str; 19] = [
+const NOT_OURS: [&str; 16] = [
     "auto-reload-config",
     "concurrent-rule-eval",
     "created-timestamp-zero-ingestion",
@@ -40,7 +40,6 @@ const NOT_OURS: [&str; 19] = [
     "exemplar-storage",
     "extra-scrape-metrics",
     "fast-startup",
-    "histograms-st-encoding",
     "memory-snapshot-on-shutdown",
     "metadata-wal-records",
     "old-ui",
@@ -48,11 +47,12 @@ const NOT_OURS: [&str; 19] = [
     "otlp-native-delta-ingestion",
     "query-pushdown",
     "search-api",
-    "st-storage",
     "st-synthesis",
     "use-uncached-io",
-    "xor2-encoding",
 ];
+
+/// Upstream's names of what the receive role does; `server` hears both from one flag.
+const STORAGE: [&str; 3] = ["histograms-st-encoding", "st-storage", "xor2-encoding"];
 
 impl Features {
     /// Reads the flag's values, each a list separated by commas. As upstream does, a name that is not known is logged and
@@ -69,6 +69,9 @@ impl Features {
                     let text =
                         "This option for --enable-feature is now permanently enabled and therefore a no-op.";
                     tracing::warn!(option = name, "{text}");
+                }
+                None if STORAGE.contains(&name) => {
+                    tracing::debug!(option = name, "this option for --enable-feature concerns storage only");
                 }
                 None if NOT_OURS.contains(&name) => {
                     tracing::warn!(option = name, "this option for --enable-feature does nothing to queries");

@@ -10,6 +10,7 @@ use chronolith_service::Clock;
 use chronolith_tsdb::db::{DbOptions, Limits, WalSync};
 
 use crate::error::ReceiveError;
+use crate::features::StorageFeatures;
 use crate::forward::ForwardOptions;
 
 /// Settings of the receive role.
@@ -40,6 +41,8 @@ pub struct Config {
     pub exemplars_max: usize,
     /// `--wal.sync` (ours): group, interval or off.
     pub wal_sync: WalSync,
+    /// `--enable-feature`, as far as it concerns what is stored.
+    pub features: StorageFeatures,
     /// Bounds on label sets, and series a tenant.
     pub limits: Limits,
     /// `--receive.default-tenant-id` (default-tenant).
@@ -85,6 +88,7 @@ impl Default for Config {
             too_far_in_future_ms: 10 * 60_000,
             exemplars_max: 100_000,
             wal_sync: WalSync::Group,
+            features: StorageFeatures::default(),
             limits: Limits::default(),
             default_tenant: TenantId::DEFAULT.to_owned(),
             tenant_header: "THANOS-TENANT".to_owned(),
@@ -184,6 +188,7 @@ impl Config {
             if self.too_far_in_future_ms == 0 { i64::MAX } else { self.too_far_in_future_ms };
         options.exemplars_max = self.exemplars_max;
         options.wal_sync = self.wal_sync;
+        options.start_timestamps = self.features.start_timestamps;
         options.limits = self.limits;
         options.clock = Arc::new(move || clock.now_ms());
         options

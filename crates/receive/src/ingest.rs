@@ -12,18 +12,12 @@ use chronolith_service::Probe;
 use chronolith_service::metrics::Registry;
 use chronolith_storeapi::{RejectKind, StoreError, WriteError, WriteRejection, WriteReport, WriteSink};
 use chronolith_tsdb::head::{RejectReason, Rejection, WriteOutcome};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use tokio::sync::oneshot;
 
+use crate::rejections::Rejections;
 use crate::remote_write::BatchPool;
 use crate::tenants::Tenants;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
 
 /// Writes into the local heads.
 pub struct LocalSink {
@@ -32,7 +26,7 @@ pub struct LocalSink {
     tenants_max: usize,
     probe: Option<Probe>,
     log_failed: AtomicBool,
-    rejected: Family<ReasonLabels, Counter>,
+    rejections: Rejections,
     exemplars_rejected: Counter,
     metadata_rejected: Counter,
 }
@@ -47,9 +41,7 @@ impl LocalSink {
         probe: Option<Probe>,
         registry: &mut Registry,
     ) -> Self {
-        let rejected = Family::default();
-        let help = "Samples rejected by reason; other_unlisted are those beyond the first of a request";
-        registry.register("chronolith_receive_rejections", help, rejected.clone());
+        let rejections = Rejections::new(registry);
         let (exemplars_rejected, metadata_rejected) = (Counter::default(), Counter::default());
         let help = "Exemplars refused: out of order, or with labels of more than 128 characters";
         registry.register("chronolith_receive_exemplars_rejected", help, exemplars_rejected.clone());
@@ -61,7 +53,7 @@ impl LocalSink {
             tenants_max,
             probe,
             log_failed: AtomicBool::new(false),
-            rejected,
+            rejections,
             exemplars_rejected,
             metadata_rejected,
         }
@@ -77,16 +69,10 @@ impl LocalSink {
         Ok(outcome)
     }
 
-    fn count(&self, outcome: &WriteOutcome) {
-        for rejection in &outcome.rejected {
-            self.rejected.get_or_create(&ReasonLabels { reason: rejection.reason.kind() }).inc();
-        }
+    fn count(&self, tenant: &TenantId, outcome: &WriteOutcome) {
+        self.rejections.note(tenant, outcome);
         self.exemplars_rejected.inc_by(outcome.exemplars_rejected as u64);
         self.metadata_rejected.inc_by(outcome.metadata_rejected as u64);
-        let unlisted = outcome.rejected_count.saturating_sub(outcome.rejected.len());
-        if unlisted > 0 {
-            self.rejected.get_or_create(&ReasonLabels { reason: "other_unlisted" }).inc_by(unlisted as u64);
-        }
     }
 
     #[cold]
@@ -104,7 +90,7 @@ impl LocalSink {
 impl WriteSink for LocalSink {
     async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
         let outcome = self.append(tenant, batch)?;
-        self.count(&outcome);
+        self.count(tenant, &outcome);
         let report = report(&outcome);
         let (durable, wait) = oneshot::channel();
         outcome.commit.notify(move |result| {

@@ -1,5 +1,5 @@
-//! What goes on in the background: cutting due heads into blocks, shipping blocks, and the flush that an operator or a drain
-//! asks for.
+//! What goes on in the background: cutting due heads into blocks, shipping blocks, forgetting tenants that have stopped, and
+//! the flush that an operator or a drain asks for.
 //!
 //! Cutting and shipping are two loops, so that a bucket that hangs does not keep the heads from being cut.
 
@@ -58,7 +58,12 @@ impl Maintenance {
                 () = stop.cancelled() => return,
             };
             match round {
-                Ok(_) => failures = 0,
+                Ok(_) => {
+                    failures = 0;
+                    if let Err(error) = self.forget_idle().await {
+                        tracing::error!(err = &error as &dyn std::error::Error, "forgetting a tenant failed");
+                    }
+                }
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(
@@ -71,13 +76,36 @@ impl Maintenance {
         }
     }
 
-    /// Cuts what is due.
+    /// Cuts what is due, and all of the tenants that have been idle for as long as it takes to become due.
     pub async fn cut_due(&self) -> Result<(), ReceiveError> {
         let _alone = self.cutting.lock().await;
         let db = Arc::clone(self.tenants.db()?);
-        let cut = blocking(move || Ok(db.cut_due()?)).await?;
+        let cut = blocking(move || {
+            let mut cut = db.cut_due()?;
+            let block = db.options().block_range_ms;
+            cut.extend(db.cut_idle(block + block / 2)?);
+            Ok(cut)
+        })
+        .await?;
         for block in &cut {
             self.on_cut(block.tenant.as_str(), &block.meta);
+        }
+        Ok(())
+    }
+
+    /// Forgets the tenants that got no samples for longer than the retention and have nothing here any more, as Thanos does.
+    pub async fn forget_idle(&self) -> Result<(), ReceiveError> {
+        let retention_ms = self.shipper.retention_ms();
+        if retention_ms == 0 {
+            return Ok(());
+        }
+        let db = Arc::clone(self.tenants.db()?);
+        for tenant in blocking(move || Ok(db.forget_idle(retention_ms)?)).await? {
+            self.shipper.forget(&tenant).await;
+            tracing::info!(
+                tenant = tenant.as_str(),
+                "tenant forgotten: no samples for longer than the retention"
+            );
         }
         Ok(())
     }

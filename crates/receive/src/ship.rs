@@ -135,6 +135,16 @@ impl Shipper {
         self.verified.lock().insert(block);
     }
 
+    /// How long blocks stay on this machine; 0 is for ever.
+    pub fn retention_ms(&self) -> i64 {
+        self.options.retention_ms
+    }
+
+    /// The tenant has gone.
+    pub(crate) async fn forget(&self, tenant: &TenantId) {
+        self.states.lock().await.remove(tenant);
+    }
+
     /// True when there is a bucket to ship to.
     pub fn has_bucket(&self) -> bool {
         self.bucket.is_some()

@@ -1,23 +1,15 @@
 //! The whole role over real sockets: bad input, tenants, flush, failing buckets, retention, drain and restart.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chronolith_model::write::encode_labels;
-use chronolith_model::{Matcher, STALE_NAN, TimeRange};
+use chronolith_model::STALE_NAN;
 use chronolith_objstore::Bucket;
-use chronolith_receive::{Config, Maintenance, Parts, ReceiveError, build, run, shipper_file};
-use chronolith_service::shutdown::CancellationToken;
-use chronolith_service::{ManualClock, Metrics, Probes};
-use chronolith_storeapi::{SeriesEvent, SeriesRequest, Store};
+use chronolith_receive::{Config, ReceiveError, shipper_file};
+use chronolith_service::ManualClock;
 use chronolith_testkit::{FaultyStore, StoreFaults};
 use chronolith_tsdb::block::BlockMeta;
-use chronolith_tsdb::db::WalSync;
-use futures::{StreamExt, TryStreamExt};
-use prost::encoding::encode_varint;
-use tokio::task::JoinHandle;
+use futures::TryStreamExt;
 
 mod common;
 
@@ -123,7 +115,9 @@ async fn bad_samples_are_named_and_the_good_part_is_stored() {
     assert!(text.contains(r#""tenant":"b""#) && text.contains(r#""numSeries":1"#), "{text}");
     let text = role.get("/metrics").await.1;
     for want in [
-        r#"chronolith_receive_rejections_total{reason="out_of_order"} 1"#,
+        r#"chronolith_receive_rejections_total{tenant="a",reason="out_of_order"} 1"#,
+        r#"prometheus_tsdb_out_of_order_samples_total{tenant="a"} 1"#,
+        r#"prometheus_tsdb_out_of_bound_samples_total{tenant="a"} 2"#,
         r#"prometheus_tsdb_head_series{tenant="b"} 1"#,
         r#"thanos_receive_write_samples_count{code="200",tenant="b"} 1"#,
     ] {
@@ -192,6 +186,50 @@ async fn old_data_is_cut_shipped_kept_and_dropped() {
     assert_eq!(local_blocks(dir.path(), "a"), 0);
     assert!(role.samples("m").await.is_empty());
     assert_eq!(metas(&bucket).await.iter().map(|m| m.stats.num_samples).sum::<u64>(), 7 * 60 + 10);
+    role.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_stops_is_flushed_uploaded_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = Bucket::in_memory();
+    let clock = ManualClock::new(chronolith_service::Clock::now_ms(&chronolith_service::SystemClock));
+    let config = Config { retention_ms: 24 * HOUR, ..config(dir.path()) };
+    let role = Role::start(config, Some(bucket.clone()), &clock).await;
+    let now = chronolith_service::Clock::now_ms(&clock);
+    assert_eq!(role.write("a", &minutes("m", now - HOUR, 10)).await.0, 200);
+    assert_eq!(role.write("b", &minutes("m", now - HOUR, 10)).await.0, 200);
+    let round = || async {
+        role.maintenance.cut_due().await.unwrap();
+        role.maintenance.ship().await.unwrap();
+        role.maintenance.forget_idle().await.unwrap();
+    };
+    round().await;
+    assert!(metas(&bucket).await.is_empty(), "too little to be cut");
+    clock.advance(4 * HOUR);
+    assert_eq!(role.write("b", &minutes("m", now + 3 * HOUR, 10)).await.0, 200);
+    round().await;
+    let tenants = |metas: &[BlockMeta]| {
+        let of = |m: &BlockMeta| m.thanos.as_ref().unwrap().external_labels().unwrap();
+        let mut all: Vec<_> =
+            metas.iter().map(|m| of(m).get("tenant_id").unwrap_or_default().to_owned()).collect();
+        all.sort();
+        all.dedup();
+        all
+    };
+    let shipped = metas(&bucket).await;
+    assert_eq!(shipped.iter().map(|m| m.stats.num_samples).sum::<u64>(), 20, "{shipped:?}");
+    assert_eq!(tenants(&shipped), ["a", "b"], "b had more than one and a half block ranges");
+    clock.advance(26 * HOUR);
+    assert_eq!(role.write("b", &minutes("m", now + 29 * HOUR, 10)).await.0, 200);
+    round().await;
+    assert!(!dir.path().join("tenants/a").exists());
+    assert!(dir.path().join("tenants/b").exists());
+    let text = role.get("/api/v1/status/tsdb?all_tenants=true").await.1;
+    assert!(!text.contains(r#""tenant":"a""#) && text.contains(r#""tenant":"b""#), "{text}");
+    // And comes back.
+    assert_eq!(role.write("a", &minutes("m", now + 30 * HOUR, 10)).await.0, 200);
+    assert_eq!(role.samples("m").await.iter().filter(|s| s.0.contains(r#"tenant_id="a""#)).count(), 10);
     role.stop().await.unwrap();
 }
 

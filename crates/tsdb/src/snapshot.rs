@@ -11,15 +11,15 @@
 //! series   4 ‖ number ‖ shard ‖ count × series
 //! symbols  5 ‖ number ‖ count × (symbol ‖ length ‖ text)
 //! end      6 ‖ frames before it
-//! histogr. 7 ‖ number ‖ shard ‖ count × histograms                  of series in the frames before
+//! beside   7 ‖ number ‖ shard ‖ count × beside                      of series in the frames before
 //! exempl.  8 ‖ number ‖ count × exemplar                            by the order of their arrival
 //! metadata 9 ‖ number ‖ count × entry                               as in the log
 //!
 //! series:  slot ‖ fingerprint (16 bytes) ‖ count × (name, value symbol) ‖ newest complete chunk (segment + 1, offset)
 //!          ‖ 0, or 1 ‖ encoder state (40 bytes) ‖ first time ‖ end ‖ length ‖ words of the growing chunk
 //!          ‖ late chunks × (first, last, length, bytes) ‖ late samples × (time, value 8 bytes)
-//! histograms: slot ‖ 0, or 1 ‖ chunk ‖ end ‖ 1 when the end is an estimate
-//!          ‖ late chunks of histograms × chunk ‖ late histograms × (time, histogram as in the log)
+//! beside:  slot ‖ 0, or 1 ‖ growing chunk of histograms, or with start timestamps ‖ end ‖ 1 when the end is an estimate
+//!          ‖ late chunks of these kinds × chunk ‖ late histograms × (time, histogram as in the log)
 //! chunk:   encoding byte ‖ first, last ‖ length ‖ bytes
 //! exemplar: series, a number inside the frame; for a new one its labels ‖ time ‖ value 8 bytes ‖ labels
 //! ```
@@ -44,12 +44,15 @@ use crossbeam_channel::bounded;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::head::{ChunkAt, Fingerprint, GrowingHistogram, Head, OutOfOrder, Segment, Segments, Shard};
+use crate::head::{
+    ChunkAt, Fingerprint, Growing, Head, LateFloat, LateHistogram, OutOfOrder, Segment, Segments, Shard,
+    encode_late,
+};
 use crate::mmap::map_file;
 use crate::wal::{
-    FRAME_HEADER_BYTES, FrameReader, Heads, frame_begin, frame_end, put_exemplar_value, put_histogram,
-    put_labels, put_metadata_entry, put_uvarint, segment_header, sync_dir, take_exemplar_value,
-    take_histogram, take_labels, take_metadata_entry, take_uvarint, unzigzag, zigzag,
+    FRAME_HEADER_BYTES, FrameReader, Heads, frame_begin, frame_end, put_exemplar_value, put_labels,
+    put_metadata_entry, put_sample, put_uvarint, segment_header, sync_dir, take_exemplar_value, take_labels,
+    take_metadata_entry, take_sample, take_uvarint, unzigzag, zigzag,
 };
 
 /// Snapshots that are kept.
@@ -168,23 +171,23 @@ fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()>
     // First for the number of series, then again for what is known at the end.
     write_shard_frame(w, head, index, 0, &[])?;
     let mut next = 0;
-    let (mut series, mut histograms) = (Vec::new(), Vec::new());
+    let (mut series, mut beside) = (Vec::new(), Vec::new());
     loop {
         series.clear();
-        histograms.clear();
+        beside.clear();
         let more = {
             let shard = head.shards[index].lock();
             let end = shard.slots().min(next + SERIES_PER_FRAME);
             for slot in next..end {
                 if shard.live_series(slot).is_some() {
                     put_series(&mut series, &shard, slot);
-                    put_histograms(&mut histograms, &shard, slot);
+                    put_beside(&mut beside, &shard, slot);
                 }
             }
             next = end;
             end < shard.slots()
         };
-        for (kind, batch) in [(4, &series), (7, &histograms)] {
+        for (kind, batch) in [(4, &series), (7, &beside)] {
             if batch.is_empty() {
                 continue;
             }
@@ -214,12 +217,13 @@ fn write_shard(w: &mut Writer, head: &Head, index: usize) -> std::io::Result<()>
     Ok(())
 }
 
-/// What a series has of histograms outside the segments, if anything.
-fn put_histograms(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
-    let growing = shard.histograms.get(&slot);
+/// What a series has of histograms, and of samples with start timestamps, outside the segments, if anything.
+fn put_beside(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
+    let growing = shard.growing.get(&slot);
     let ooo = shard.ooo.get(&slot);
-    let closed: Vec<&Chunk> =
-        ooo.iter().flat_map(|o| &o.closed).filter(|c| c.encoding != Encoding::Xor).collect();
+    let started = encode_late(ooo.iter().flat_map(|o| &o.open).filter(|s| s.start_ts != 0));
+    let closed = ooo.iter().flat_map(|o| &o.closed).filter(|c| c.encoding != Encoding::Xor);
+    let closed: Vec<&Chunk> = closed.chain(&started).collect();
     let open = ooo.map_or(&[][..], |o| &o.histograms);
     if growing.is_none() && closed.is_empty() && open.is_empty() {
         return;
@@ -234,9 +238,9 @@ fn put_histograms(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
     put_uvarint(out, closed.len() as u64);
     closed.into_iter().for_each(|c| put_chunk(out, c));
     put_uvarint(out, open.len() as u64);
-    for (t, h) in open {
-        put_time(out, *t);
-        put_histogram(out, 0, h);
+    for late in open {
+        put_time(out, late.t);
+        put_sample(out, (late.t, late.start_ts), 0, &late.histogram);
     }
 }
 
@@ -348,7 +352,7 @@ fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
         out.extend_from_slice(&words);
     }
     let ooo = shard.ooo.get(&slot);
-    // Those of histograms follow in a frame of their own.
+    // Those of histograms and with start timestamps follow in a frame of their own.
     let closed = || ooo.iter().flat_map(|o| &o.closed).filter(|c| c.encoding == Encoding::Xor);
     put_uvarint(out, closed().count() as u64);
     for chunk in closed() {
@@ -357,10 +361,11 @@ fn put_series(out: &mut Vec<u8>, shard: &Shard, slot: u32) {
         put_uvarint(out, chunk.data.len() as u64);
         out.extend_from_slice(&chunk.data);
     }
-    put_uvarint(out, ooo.map_or(0, |o| o.open.len()) as u64);
-    for (t, v) in ooo.iter().flat_map(|o| &o.open) {
-        put_time(out, *t);
-        out.extend_from_slice(&v.to_bits().to_le_bytes());
+    let open = || ooo.iter().flat_map(|o| &o.open).filter(|s| s.start_ts == 0);
+    put_uvarint(out, open().count() as u64);
+    for late in open() {
+        put_time(out, late.t);
+        out.extend_from_slice(&late.v.to_bits().to_le_bytes());
     }
 }
 
@@ -532,7 +537,7 @@ impl Loading {
             7 => {
                 let mut shard = shard.lock();
                 while !rest.is_empty() {
-                    load_histograms(&mut shard, &mut rest)?;
+                    load_beside(&mut shard, &mut rest)?;
                 }
             }
             _ => return None,
@@ -579,7 +584,7 @@ impl Loading {
         }
         for _ in 0..take_uvarint(rest)? {
             let t = unzigzag(take_uvarint(rest)?);
-            ooo.open.push((t, f64::from_bits(take_u64(rest)?)));
+            ooo.open.push(LateFloat { t, v: f64::from_bits(take_u64(rest)?), start_ts: 0 });
         }
         shard.insert_at(slot, fp, &self.symbols);
         shard.restore(slot, last_chunk, growing, Some(ooo).filter(|o| !o.is_empty()));
@@ -594,7 +599,7 @@ impl Loading {
     }
 }
 
-fn load_histograms(shard: &mut Shard, rest: &mut &[u8]) -> Option<()> {
+fn load_beside(shard: &mut Shard, rest: &mut &[u8]) -> Option<()> {
     let slot = u32::try_from(take_uvarint(rest)?).ok()?;
     let (&grows, tail) = rest.split_first()?;
     *rest = tail;
@@ -604,7 +609,7 @@ fn load_histograms(shard: &mut Shard, rest: &mut &[u8]) -> Option<()> {
         let next_at = unzigzag(take_uvarint(rest)?);
         let (&is_end_known, tail) = rest.split_first()?;
         *rest = tail;
-        growing = Some(GrowingHistogram::resume(&chunk, next_at, is_end_known == 1).ok()?);
+        growing = Some(Growing::resume(&chunk, next_at, is_end_known == 1).ok()?);
     }
     let mut late = OutOfOrder::default();
     for _ in 0..take_uvarint(rest)? {
@@ -612,9 +617,10 @@ fn load_histograms(shard: &mut Shard, rest: &mut &[u8]) -> Option<()> {
     }
     for _ in 0..take_uvarint(rest)? {
         let t = unzigzag(take_uvarint(rest)?);
-        late.histograms.push((t, take_histogram(rest)?.1));
+        let (_, start_ts, histogram) = take_sample(rest, t)?;
+        late.histograms.push(LateHistogram { t, start_ts, histogram });
     }
-    shard.restore_histograms(slot, growing, late)
+    shard.restore_beside(slot, growing, late)
 }
 
 fn load_exemplars(head: &Head, mut rest: &[u8]) -> Option<()> {

@@ -37,6 +37,8 @@ impl HeadStorage {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let mut options = DbOptions::new(dir.path());
         options.wal_sync = WalSync::Off;
+        // As the script of start timestamps asks for it; it changes nothing for samples without one.
+        options.start_timestamps = true;
         let (db, _) = Db::open(options).expect("an empty database");
         // One tenant without a label of its own: scripts compare whole label sets.
         let tenants = Arc::new(Tenants::new(Labels::default(), ""));
@@ -92,9 +94,13 @@ fn batch(series: &[LoadedSeries]) -> WriteBatch {
             builder.push_series_bytes(&section);
             for sample in run {
                 match &sample.value {
-                    LoadedValue::Float(v) => builder.push_sample(Sample { t: sample.t, v: *v }),
+                    LoadedValue::Float(v) => {
+                        let float = Sample { t: sample.t, v: *v };
+                        builder.push_sample_with_start_ts(float, sample.start_t);
+                    }
                     LoadedValue::Histogram(h) => {
-                        builder.push_histogram(sample.t, WriteHistogram::Float(Box::new((**h).clone())));
+                        let histogram = WriteHistogram::Float(Box::new((**h).clone()));
+                        builder.push_histogram_with_start_ts(sample.t, histogram, sample.start_t);
                     }
                 }
             }

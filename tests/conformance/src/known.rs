@@ -17,18 +17,16 @@ pub struct Known {
 /// All of them.
 pub const KNOWN: &[Known] = &[
     Known {
-        storages: &["head", "blocks"],
+        storages: &["blocks"],
         script: "start_timestamps.test",
         lines: &[8, 13, 18, 24, 42, 66, 74, 82, 144, 169, 189, 276, 284, 289],
-        reason: "start timestamps of floats: remote write 1.0 has none and the head's XOR chunks have no place for \
-                 them, as in a Prometheus without the feature flag `st-storage`; Thanos's StoreAPI knows no XOR2 chunks, \
-                 so the server recodes them as XOR for the wire",
+        reason: "start timestamps of floats: Thanos's StoreAPI knows no XOR2 chunks, so the server recodes them as XOR for \
+                 the wire",
     },
     Known {
-        storages: &["head", "blocks"],
+        storages: &["blocks"],
         script: "start_timestamps.test",
         lines: &[207, 210, 213, 217, 234, 240, 246, 259, 305],
-        reason: "start timestamps of histograms: likewise, neither the head's histogram chunks nor those of Thanos's \
-                 StoreAPI have a place for them",
+        reason: "start timestamps of histograms: likewise, the histogram chunks of Thanos's StoreAPI have no place for them",
     },
 ];

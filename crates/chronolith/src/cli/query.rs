@@ -123,9 +123,10 @@ pub(crate) struct EvaluationArgs {
     log_longer_than: DurationMs,
     /// Features to switch on, Prometheus's names; several by repeating the flag or by commas:
     /// promql-experimental-functions, promql-extended-range-selectors, promql-binop-fill-modifiers,
-    /// promql-delayed-name-removal, promql-per-step-stats, type-and-unit-labels, use-start-timestamps.
+    /// promql-delayed-name-removal, promql-per-step-stats, type-and-unit-labels, use-start-timestamps; in `server` also
+    /// st-storage.
     #[arg(long = "enable-feature", value_name = "NAME", help_heading = "Query")]
-    features: Vec<String>,
+    pub(crate) features: Vec<String>,
     /// Most samples that a query may hold.
     #[arg(
         long = "query.max-samples",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_model::TenantId;
-use chronolith_receive::Config;
+use chronolith_receive::{Config, StorageFeatures};
 use chronolith_service::config::{ByteSize, DurationMs};
 use chronolith_tsdb::db::WalSync;
 use clap::Args;
@@ -27,6 +27,9 @@ pub(crate) struct ReceiveArgs {
     /// Directory of heads, write-ahead log and local blocks.
     #[arg(long = "tsdb.path", default_value = "./data", value_name = "DIR")]
     tsdb_path: PathBuf,
+    /// Features to switch on, Prometheus's names; several by repeating the flag or by commas: st-storage.
+    #[arg(long = "enable-feature", value_name = "NAME", help_heading = "Receive")]
+    features: Vec<String>,
     #[command(flatten)]
     ingest: IngestArgs,
     #[command(flatten)]
@@ -161,7 +164,12 @@ fn wal_sync(text: &str) -> Result<WalSync, String> {
 impl ReceiveArgs {
     /// The role's settings.
     pub(crate) fn config(&self) -> Config {
+        let (features, others) = StorageFeatures::from_flags(&self.features);
+        for name in others {
+            tracing::warn!(option = name, "Unknown option for --enable-feature");
+        }
         Config {
+            features,
             remote_write_address: Some(self.remote_write_address.clone()),
             http_address: Some(self.http_address.clone()),
             grpc_address: Some(self.grpc_address.clone()),

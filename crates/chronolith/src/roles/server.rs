@@ -46,8 +46,13 @@ pub(super) async fn run(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let bucket = open_bucket(&bucket_config, &metrics)?;
 
-    let receive_config =
-        chronolith_receive::Config { tsdb_path: args.data_dir.join("tsdb"), ..args.ingest.config() };
+    // What concerns queries is read, and what is unknown named, by their settings.
+    let (features, _) = chronolith_receive::StorageFeatures::from_flags(&args.evaluation.features);
+    let receive_config = chronolith_receive::Config {
+        tsdb_path: args.data_dir.join("tsdb"),
+        features,
+        ..args.ingest.config()
+    };
     let parts = chronolith_receive::Parts {
         bucket: Some(bucket.clone()),
         metrics: metrics.clone(),

@@ -360,7 +360,8 @@ impl<K: Kind> Encoder<K> {
         Ok(())
     }
 
-    fn encoding(&self) -> Encoding {
+    /// Encoding of the chunk.
+    pub fn encoding(&self) -> Encoding {
         if self.start_ts.is_some() { K::ENCODING_ST } else { K::ENCODING }
     }
 

@@ -153,16 +153,6 @@ impl RemoteWrite {
         m.samples_rejected.inc_by(done.report.rejected as u64);
         m.metadata_dropped.inc_by(done.stats.metadata_dropped as u64);
         m.exemplars_dropped.inc_by(done.stats.exemplars_dropped as u64);
-        if let Some(first) = done.report.rejections.first() {
-            let (tenant, rejected) = (done.tenant.as_str(), done.report.rejected);
-            tracing::debug!(
-                tenant,
-                rejected,
-                series = first.series,
-                reason = first.reason,
-                "samples rejected"
-            );
-        }
     }
 
     /// The way of a request: tenant, admission, decoding, appending, commit.

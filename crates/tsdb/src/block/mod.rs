@@ -24,7 +24,7 @@ pub use meta::{
     META_FILE, ThanosMeta,
 };
 pub use reader::Block;
-pub(crate) use recode::{encode_values, merge_overlapping};
+pub(crate) use recode::{AnySample, decode as decode_samples, encode_samples, merge_overlapping};
 pub use segment::{SEGMENT_BYTES_MAX, chunk_entry_bytes, parse_chunk, segment_name};
 pub use select::Select;
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};

@@ -52,25 +52,29 @@ fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> 
     Ok(())
 }
 
-/// A decoded sample; a start timestamp of 0 is none.
-struct Sample {
-    start_ts: i64,
-    t: i64,
-    value: SampleValue,
+/// A decoded sample of any kind.
+#[derive(Clone, Debug)]
+pub(crate) struct AnySample {
+    /// Milliseconds; 0 is none.
+    pub(crate) start_ts: i64,
+    pub(crate) t: i64,
+    pub(crate) value: SampleValue,
 }
 
-fn decode(chunk: &Chunk, out: &mut Vec<Sample>) -> Result<(), ChunkError> {
+/// Appends the samples of a chunk.
+pub(crate) fn decode(chunk: &Chunk, out: &mut Vec<AnySample>) -> Result<(), ChunkError> {
     let mut samples = chunk.iter()?;
     while let Some(sample) = samples.next() {
         let (t, value) = sample?;
-        out.push(Sample { start_ts: samples.start_ts(), t, value });
+        out.push(AnySample { start_ts: samples.start_ts(), t, value });
     }
     Ok(())
 }
 
-fn encode_samples(samples: &[Sample]) -> Result<Vec<Chunk>, ChunkError> {
+/// Samples in time order as chunks of their kinds.
+pub(crate) fn encode_samples(samples: &[AnySample]) -> Result<Vec<Chunk>, ChunkError> {
     let with_start_ts = samples.iter().any(|s| s.start_ts != 0);
-    encode(samples.iter().map(|s| (s.start_ts, s.t, &s.value)), with_start_ts)
+    encode(samples, with_start_ts)
 }
 
 /// Chunk size at which a new one begins, as Prometheus does when it encodes outside the head: a chunk of 1024 bytes
@@ -132,19 +136,12 @@ macro_rules! append_histogram {
     };
 }
 
-/// Samples in time order as chunks of their kinds, without start timestamps.
-pub(crate) fn encode_values(samples: &[(i64, SampleValue)]) -> Result<Vec<Chunk>, ChunkError> {
-    encode(samples.iter().map(|(t, value)| (0, *t, value)), false)
-}
-
-/// Encodes start timestamp, timestamp and value; the first are all 0 unless `with_start_ts`.
-fn encode<'a>(
-    samples: impl Iterator<Item = (i64, i64, &'a SampleValue)>,
-    with_start_ts: bool,
-) -> Result<Vec<Chunk>, ChunkError> {
+/// The start timestamps are all 0 unless `with_start_ts`.
+fn encode(samples: &[AnySample], with_start_ts: bool) -> Result<Vec<Chunk>, ChunkError> {
     let mut out = Vec::new();
     let mut open: Option<Open> = None;
-    for (st, t, value) in samples {
+    for AnySample { start_ts: st, t, value } in samples {
+        let (st, t) = (*st, *t);
         // The chunk to go on with, when it is not the open one.
         let next = match (&mut open, value) {
             (Some(Open::Float(encoder, _, maxt)), SampleValue::Float(v))
@@ -269,12 +266,14 @@ mod tests {
                 ..Histogram::default()
             }))
         };
-        let part =
-            |step: i64| -> Vec<_> { (0..400).filter(|i| i % step != 1).map(|i| (i, histogram(i))).collect() };
-        let floats: Vec<_> = (400..500).map(|i| (i, SampleValue::Float(i as f64))).collect();
-        let mut chunks = encode_values(&part(3)).unwrap();
-        chunks.extend(encode_values(&part(4)).unwrap());
-        chunks.extend(encode_values(&floats).unwrap());
+        let sample = |t, value| AnySample { start_ts: 0, t, value };
+        let part = |step: i64| -> Vec<_> {
+            (0..400).filter(|i| i % step != 1).map(|i| sample(i, histogram(i))).collect()
+        };
+        let floats: Vec<_> = (400..500).map(|i| sample(i, SampleValue::Float(i as f64))).collect();
+        let mut chunks = encode_samples(&part(3)).unwrap();
+        chunks.extend(encode_samples(&part(4)).unwrap());
+        chunks.extend(encode_samples(&floats).unwrap());
         let merged = merge_overlapping(chunks).unwrap();
         assert!(merged.windows(2).all(|w| w[0].maxt < w[1].mint));
         let encodings: BTreeSet<u8> = merged.iter().map(|c| c.encoding.as_u8()).collect();
@@ -308,7 +307,7 @@ mod tests {
         let part = |step: i64, start_ts: fn(i64) -> i64| {
             let times = (0..600).filter(move |t| t % step != 1);
             let samples: Vec<_> =
-                times.map(|t| Sample { start_ts: start_ts(t), t, value: value(t) }).collect();
+                times.map(|t| AnySample { start_ts: start_ts(t), t, value: value(t) }).collect();
             encode_samples(&samples).unwrap()
         };
         let decoded = |chunks: &[Chunk]| {

@@ -13,6 +13,7 @@
 
 mod cut;
 mod error;
+mod forget;
 mod identity;
 mod options;
 mod tenant;
@@ -71,6 +72,11 @@ impl Tenants {
         self.next = self.next.max(number + 1);
         self.by_number.insert(number, Arc::clone(&tenant));
         self.by_id.insert(tenant.id().clone(), tenant);
+    }
+
+    fn remove(&mut self, tenant: &Tenant) {
+        self.by_number.remove(&tenant.head.number);
+        self.by_id.remove(tenant.id());
     }
 }
 
@@ -131,6 +137,7 @@ impl Db {
         for tenant in registry.tenants.by_id.values() {
             tenant.head.finish_replay();
             blocks_damaged.extend(tenant.open_blocks()?);
+            tenant.guess_last_write();
         }
         let wal_options = WalOptions {
             sync: options.wal_sync,
@@ -165,6 +172,7 @@ impl Db {
             {
                 let tenant = self.tenant_or_create(&id)?;
                 self.blocks_damaged.lock().extend(tenant.open_blocks()?);
+                tenant.guess_last_write();
             }
         }
         Ok(())
@@ -175,48 +183,62 @@ impl Db {
         if self.closed.load(Ordering::Relaxed) {
             return failed(WalError::Closed);
         }
-        let tenant = match self.tenant_or_create(tenant) {
-            Ok(tenant) => tenant,
-            Err(err) => return failed(err),
-        };
-        let head = &tenant.head;
         SCRATCH.with_borrow_mut(|scratch| {
-            let _gate = head.gate.read();
-            let appended = head.append(batch, Some(&self.wal), scratch);
-            let mut logged = appended.log_error.map_or(Ok(0), Err);
-            for record in scratch.records() {
-                if logged.is_ok() {
-                    logged = self.wal.append(record);
+            loop {
+                let outcome = match self.tenant_or_create(tenant) {
+                    Ok(tenant) => self.write_to(&tenant, batch, scratch),
+                    Err(err) => Some(failed(err)),
+                };
+                if let Some(outcome) = outcome {
+                    return outcome;
                 }
             }
-            let mut metadata_rejected = 0;
-            if !batch.metadata().is_empty() && logged.is_ok() {
-                let mut record = Vec::new();
-                metadata_rejected = head.append_metadata(batch.metadata(), &mut record);
-                if !record.is_empty() {
-                    logged = self.wal.append(&record);
-                }
+        })
+    }
+
+    /// [`Db::write`]; `None` when the tenant went meanwhile.
+    fn write_to(&self, tenant: &Tenant, batch: &WriteBatch, scratch: &mut Scratch) -> Option<WriteOutcome> {
+        let head = &tenant.head;
+        let _gate = head.gate.read();
+        if head.is_forgotten.load(Ordering::Relaxed) {
+            return None;
+        }
+        let appended = head.append(batch, Some(&self.wal), scratch);
+        let mut logged = appended.log_error.map_or(Ok(0), Err);
+        for record in scratch.records() {
+            if logged.is_ok() {
+                logged = self.wal.append(record);
             }
-            // The log's thread syncs meanwhile.
-            head.spill_filled(scratch);
-            let commit = match logged {
-                Err(err) => Commit::failed(err),
-                Ok(_) if !self.wal.waits() => Commit::done(),
-                // What the request repeats may not be durable yet either: wait for all that has been logged.
-                Ok(0) => Commit::at(Arc::clone(&self.wal), self.wal.position()),
-                Ok(position) => Commit::at(Arc::clone(&self.wal), position),
-            };
-            WriteOutcome {
-                written: appended.written,
-                histograms_written: appended.histograms_written,
-                exemplars_written: appended.exemplars_written,
-                exemplars_rejected: appended.exemplars_rejected,
-                exemplars_out_of_order: appended.exemplars_out_of_order,
-                metadata_rejected,
-                rejected: appended.rejected,
-                rejected_count: appended.rejected_count,
-                commit,
+        }
+        let mut metadata_rejected = 0;
+        if !batch.metadata().is_empty() && logged.is_ok() {
+            let mut record = Vec::new();
+            metadata_rejected = head.append_metadata(batch.metadata(), &mut record);
+            if !record.is_empty() {
+                logged = self.wal.append(&record);
             }
+        }
+        // The log's thread syncs meanwhile.
+        head.spill_filled(scratch);
+        let commit = match logged {
+            Err(err) => Commit::failed(err),
+            Ok(_) if !self.wal.waits() => Commit::done(),
+            // What the request repeats may not be durable yet either: wait for all that has been logged.
+            Ok(0) => Commit::at(Arc::clone(&self.wal), self.wal.position()),
+            Ok(position) => Commit::at(Arc::clone(&self.wal), position),
+        };
+        Some(WriteOutcome {
+            written: appended.written,
+            histograms_written: appended.histograms_written,
+            exemplars_written: appended.exemplars_written,
+            exemplars_rejected: appended.exemplars_rejected,
+            exemplars_out_of_order: appended.exemplars_out_of_order,
+            metadata_rejected,
+            rejected: appended.rejected,
+            rejected_count: appended.rejected_count,
+            rejected_by_kind: appended.rejected_by_kind,
+            out_of_order_written: appended.out_of_order_written,
+            commit,
         })
     }
 
@@ -337,6 +359,8 @@ fn failed(err: WalError) -> WriteOutcome {
         metadata_rejected: 0,
         rejected: Vec::new(),
         rejected_count: 0,
+        rejected_by_kind: Vec::new(),
+        out_of_order_written: 0,
         commit: Commit::failed(err),
     }
 }
@@ -387,6 +411,12 @@ impl Heads for Registry {
         }
     }
 
+    fn forget(&mut self, number: u32) {
+        if let Some(tenant) = self.tenants.by_number.get(&number).cloned() {
+            self.tenants.remove(&tenant);
+        }
+    }
+
     fn get(&self, number: u32) -> Option<(Arc<Head>, u64)> {
         let tenant = self.tenants.by_number.get(&number)?;
         Some((Arc::clone(&tenant.head), tenant.committed.lock().number))
@@ -394,6 +424,10 @@ impl Heads for Registry {
 }
 
 #[cfg(test)]
+mod forget_tests;
+#[cfg(test)]
 mod histogram_tests;
+#[cfg(test)]
+mod late_tests;
 #[cfg(test)]
 mod tests;

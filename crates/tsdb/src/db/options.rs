@@ -70,6 +70,9 @@ pub struct DbOptions {
     /// Exemplars that a tenant keeps; the oldest goes for the next. 0 keeps none. 100,000 is Prometheus's default; they
     /// take some 15 MB.
     pub exemplars_max: usize,
+    /// Keep start timestamps: Prometheus's feature flag `st-storage`. Off, they are dropped as they come. Series that have some
+    /// are stored in the chunk encodings 4 to 6, which Thanos and older Prometheus do not read.
+    pub start_timestamps: bool,
     /// Thanos's section of the blocks that are cut: the external labels. Without it blocks have none.
     pub block_thanos: Option<BlockThanos>,
     /// The time of day, for samples that lie too far ahead.
@@ -91,6 +94,7 @@ impl DbOptions {
             replay_threads: 0,
             limits: Limits::default(),
             exemplars_max: 100_000,
+            start_timestamps: false,
             block_thanos: None,
             clock: Arc::new(system_time_ms),
         }

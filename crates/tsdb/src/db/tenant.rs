@@ -118,6 +118,28 @@ impl Tenant {
         sort(&mut blocks);
     }
 
+    /// True when a block lies in the directory, or might: a damaged one too.
+    pub(super) fn has_blocks(&self) -> bool {
+        !self.blocks.read().is_empty() || list_blocks(&self.dir).map_or(self.dir.exists(), |b| !b.is_empty())
+    }
+
+    /// After opening: of a tenant without samples in the head, they came last when its newest block ends, or when something
+    /// was done about it; of the others now, as far as is known.
+    pub(super) fn guess_last_write(&self) {
+        if self.head.time_range().is_some() {
+            return;
+        }
+        let newest = self.blocks.read().iter().map(|b| b.meta().max_time).max();
+        let changed = || {
+            let modified = fs::metadata(&self.dir).and_then(|m| m.modified()).ok()?;
+            let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+            i64::try_from(since.as_millis()).ok()
+        };
+        if let Some(guess) = newest.or_else(changed) {
+            self.head.last_write_ms.fetch_min(guess, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn block_error(&self, source: crate::Error) -> DbError {
         DbError::Block { tenant: self.id().clone(), source }
     }

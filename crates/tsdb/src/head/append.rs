@@ -7,7 +7,9 @@
 
 use std::sync::atomic::Ordering;
 
-use chronolith_model::{Exemplar, METRIC_NAME, MetricMetadata, WriteBatch, WriteMetadata, WriteSeries};
+use chronolith_model::{
+    Exemplar, METRIC_NAME, MetricMetadata, Sample, WriteBatch, WriteMetadata, WriteSeries,
+};
 
 use super::Head;
 use super::exemplars::ExemplarTaken;
@@ -89,15 +91,22 @@ pub(crate) struct Appended {
     pub(crate) exemplars_out_of_order: usize,
     pub(crate) rejected: Vec<Rejection>,
     pub(crate) rejected_count: usize,
+    pub(crate) rejected_by_kind: Vec<(&'static str, usize)>,
+    pub(crate) out_of_order_written: usize,
     /// The log refused a series record: the request cannot be acknowledged.
     pub(crate) log_error: Option<WalError>,
 }
 
 impl Appended {
-    fn reject(&mut self, section: &[u8], t: i64, samples: usize, reason: impl FnOnce() -> RejectReason) {
+    fn reject(&mut self, section: &[u8], t: i64, samples: usize, reason: RejectReason) {
         self.rejected_count += samples;
+        let kind = reason.kind();
+        match self.rejected_by_kind.iter_mut().find(|(k, _)| *k == kind) {
+            Some((_, count)) => *count += samples,
+            None => self.rejected_by_kind.push((kind, samples)),
+        }
         if self.rejected.len() < REJECTIONS_LISTED_MAX {
-            self.rejected.push(Rejection { series: describe(section), reason: reason(), t });
+            self.rejected.push(Rejection { series: describe(section), reason, t });
         }
     }
 }
@@ -119,6 +128,12 @@ impl From<Refusal> for RejectReason {
 const TIME_MAX_MS: i64 = 1 << 53;
 const TIME_MIN_MS: i64 = -TIME_MAX_MS;
 
+/// Time of a batch's first sample.
+fn first_time(batch: &WriteBatch) -> Option<i64> {
+    let times = |s: WriteSeries<'_>| s.samples.first().map(|s| s.t).or(s.histograms.first().map(|h| h.0));
+    batch.iter().find_map(times)
+}
+
 /// What the appending of one request needs beside the scratch.
 struct Request<'a> {
     head: &'a Head,
@@ -127,6 +142,8 @@ struct Request<'a> {
     bounds: Bounds,
     /// Newest time that is taken.
     max_valid: i64,
+    /// Start timestamps are kept.
+    start_ts: bool,
 }
 
 impl Head {
@@ -135,12 +152,16 @@ impl Head {
     pub(crate) fn append(&self, batch: &WriteBatch, wal: Option<&Wal>, scratch: &mut Scratch) -> Appended {
         let mut out = Appended::default();
         scratch.records_mut().into_iter().for_each(Vec::clear);
+        let now = (self.options.clock)();
+        self.last_write_ms.store(now, Ordering::Relaxed);
+        let max_valid = now.saturating_add(self.options.future_max_ms).min(TIME_MAX_MS);
         let request = Request {
             head: self,
             batch,
             wal,
-            bounds: self.bounds(),
-            max_valid: (self.options.clock)().saturating_add(self.options.future_max_ms).min(TIME_MAX_MS),
+            bounds: self.bounds(|| first_time(batch).map(|t| t.min(max_valid))),
+            max_valid,
+            start_ts: self.options.start_timestamps && batch.has_start_ts(),
         };
         let s = &mut *scratch;
         s.fingerprints.clear();
@@ -196,11 +217,14 @@ impl Head {
         }
     }
 
-    pub(crate) fn bounds(&self) -> Bounds {
+    /// The window lies behind the newest sample; in an empty head behind `first`, the first one that comes.
+    fn bounds(&self, first: impl FnOnce() -> Option<i64>) -> Bounds {
         let window = self.options.out_of_order_window_ms;
-        let max_t = self.max_t.load(Ordering::Relaxed);
-        let out_of_order_min =
-            if window > 0 && max_t != i64::MIN { max_t.saturating_sub(window) } else { i64::MAX };
+        let out_of_order_min = match self.max_t.load(Ordering::Relaxed) {
+            _ if window == 0 => i64::MAX,
+            i64::MIN => first().map_or(i64::MAX, |t| t.saturating_sub(window)),
+            max_t => max_t.saturating_sub(window),
+        };
         Bounds {
             min_valid: self.min_valid.load(Ordering::Relaxed).max(TIME_MIN_MS),
             out_of_order_min,
@@ -286,16 +310,19 @@ impl Request<'_> {
         }
         self.head.max_t.fetch_max(shard.max_t, Ordering::Relaxed);
         self.head.min_t.fetch_min(shard.min_t, Ordering::Relaxed);
-        for (group, record, kind) in [
-            (&mut s.groups.in_order, &mut s.samples, RecordKind::Samples),
-            (&mut s.groups.late, &mut s.ooo, RecordKind::OutOfOrder),
-        ] {
+        let (in_order, late) = match self.start_ts {
+            false => (RecordKind::Samples, RecordKind::OutOfOrder),
+            true => (RecordKind::StartedSamples, RecordKind::StartedOutOfOrder),
+        };
+        for (group, record, kind) in
+            [(&mut s.groups.in_order, &mut s.samples, in_order), (&mut s.groups.late, &mut s.ooo, late)]
+        {
             if group.is_empty() {
                 continue;
             }
             if self.wal.is_some() {
                 begin(record, kind, self.head.number);
-                group.encode(index, record);
+                group.encode(index, self.start_ts, record);
             }
             group.clear();
         }
@@ -331,19 +358,32 @@ impl Request<'_> {
         out: &mut Appended,
     ) {
         let series = self.batch.series(i);
-        for sample in series.samples {
-            if sample.t > self.max_valid {
-                out.reject(series.labels, sample.t, 1, || RejectReason::OutOfBounds);
+        for (i, Sample { t, v }) in series.samples.iter().copied().enumerate() {
+            if t > self.max_valid {
+                out.reject(series.labels, t, 1, RejectReason::OutOfBounds);
                 continue;
             }
-            match shard.append(slot, sample.t, sample.v, &self.bounds) {
-                Taken::InOrder => groups.in_order.push(slot, sample.t, sample.v),
-                Taken::OutOfOrder => groups.late.push(slot, sample.t, sample.v),
-                Taken::Duplicate => {}
+            let start_ts = if self.start_ts { series.start_ts_of_sample(i) } else { 0 };
+            let taken = match start_ts {
+                0 => shard.append(slot, t, v, &self.bounds),
+                _ => shard.append_started(slot, t, v, start_ts, &self.bounds),
+            };
+            let group = match taken {
+                Taken::InOrder => Some(&mut groups.in_order),
+                Taken::OutOfOrder => {
+                    out.out_of_order_written += 1;
+                    Some(&mut groups.late)
+                }
+                Taken::Duplicate => None,
                 Taken::Refused(refusal) => {
-                    out.reject(series.labels, sample.t, 1, || refusal.into());
+                    out.reject(series.labels, t, 1, refusal.into());
                     continue;
                 }
+            };
+            match group {
+                Some(group) if start_ts == 0 => group.push(slot, t, v),
+                Some(group) => group.push_started(slot, t, v, start_ts),
+                None => {}
             }
             out.written += 1;
         }
@@ -374,27 +414,30 @@ impl Request<'_> {
         group: &mut HistogramGroup,
         out: &mut Appended,
     ) {
-        for (t, h) in series.histograms {
+        for (i, (t, h)) in series.histograms.iter().enumerate() {
             let t = *t;
+            let start_ts = if self.start_ts { series.start_ts_of_histogram(i) } else { 0 };
             if t > self.max_valid {
-                out.reject(series.labels, t, 1, || RejectReason::OutOfBounds);
+                out.reject(series.labels, t, 1, RejectReason::OutOfBounds);
                 continue;
             }
             let reduced = match check_histogram(h, self.head.options.limits.histogram_buckets_max) {
                 Ok(reduced) => reduced,
                 Err(why) => {
-                    out.reject(series.labels, t, 1, || RejectReason::InvalidHistogram(why));
+                    out.reject(series.labels, t, 1, RejectReason::InvalidHistogram(why));
                     continue;
                 }
             };
             let h = reduced.as_ref().unwrap_or(h);
-            match shard.append_histogram(slot, t, h, &self.bounds) {
+            match shard.append_histogram(slot, t, start_ts, h, &self.bounds) {
                 taken @ (Taken::InOrder | Taken::OutOfOrder) => {
-                    group.push(slot, t, taken == Taken::OutOfOrder, h);
+                    let late = taken == Taken::OutOfOrder;
+                    out.out_of_order_written += usize::from(late);
+                    group.push(slot, t, start_ts, late, h);
                 }
                 Taken::Duplicate => {}
                 Taken::Refused(refusal) => {
-                    out.reject(series.labels, t, 1, || refusal.into());
+                    out.reject(series.labels, t, 1, refusal.into());
                     continue;
                 }
             }
@@ -406,7 +449,7 @@ impl Request<'_> {
     fn reject_series(&self, i: usize, reason: RejectReason, out: &mut Appended) {
         let series = self.batch.series(i);
         let t = series.samples.first().map(|s| s.t).or(series.histograms.first().map(|h| h.0)).unwrap_or(0);
-        out.reject(series.labels, t, series.samples.len() + series.histograms.len(), || reason);
+        out.reject(series.labels, t, series.samples.len() + series.histograms.len(), reason);
     }
 
     /// A section that no series of the shard has. `Err(None)` when it was put aside as another spelling.

@@ -14,6 +14,9 @@ use super::segments::Copies;
 use super::series::range_end;
 use super::{CutBound, CutCounts, Head, Slot};
 
+/// Samples out of order that a head holds before they become blocks out of turn: some 100 MB.
+const LATE_SAMPLES_MAX: usize = 16 << 20;
+
 /// What a cut takes from a head.
 #[derive(Debug)]
 pub(crate) struct CutPlan {
@@ -40,12 +43,27 @@ pub(crate) struct CutSeries {
 }
 
 impl Head {
-    /// When the head holds more than one and a half block ranges: the time up to which it can be cut.
+    /// The time up to which the head can be cut: when it holds more than one and a half block ranges, all of them but the
+    /// newest half range and what began with it.
+    ///
+    /// What came late from before the last cut waits for the next one, as in Prometheus: late data that trickles in makes
+    /// one block more for each of its ranges, not one with every look. A flood of it does not wait.
     pub(crate) fn cut_due(&self) -> Option<i64> {
         let range = self.time_range()?;
         let block = self.options.block_range_ms;
-        let long = range.maxt.saturating_sub(range.mint) > block + block / 2;
-        long.then(|| range_end(range.mint, block)).filter(|end| *end <= range.maxt)
+        let barred = self.min_valid_time();
+        let oldest = range.mint.max(barred);
+        if range.maxt.saturating_sub(oldest) > block + block / 2 {
+            let last = range.maxt.saturating_sub(block / 2 + 1);
+            let mut end = range_end(last, block);
+            // Around 1970 a range is twice as long.
+            while end > last {
+                end = end.saturating_sub(block);
+            }
+            return Some(end.max(range_end(oldest, block))).filter(|end| *end <= range.maxt);
+        }
+        let late = || self.shards.iter().map(|s| s.lock().late_samples).sum::<usize>();
+        (range.mint < barred && late() > LATE_SAMPLES_MAX).then_some(barred)
     }
 
     /// Starts a cut of everything before `time`, or of everything with [`i64::MAX`]. The caller holds the gate alone.

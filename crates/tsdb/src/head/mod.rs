@@ -18,6 +18,7 @@ mod cut;
 mod exemplars;
 mod fragments;
 mod gather;
+mod growing;
 mod histogram;
 mod index;
 mod metadata;
@@ -42,8 +43,8 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use append::Scratch;
 pub(crate) use cut::CutPlan;
 pub use exemplars::ExemplarStats;
-pub(crate) use histogram::GrowingHistogram;
-pub(crate) use ooo::OutOfOrder;
+pub(crate) use growing::Growing;
+pub(crate) use ooo::{LateFloat, LateHistogram, OutOfOrder, encode as encode_late};
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
 pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
 pub(crate) use segments::{ChunkAt, Segment, Segments};
@@ -76,6 +77,10 @@ pub struct Head {
     pub(crate) max_t: AtomicI64,
     /// Older samples lie in blocks.
     pub(crate) min_valid: AtomicI64,
+    /// When samples came last, by the clock.
+    pub(crate) last_write_ms: AtomicI64,
+    /// The tenant has been forgotten: no write may begin here. Changed while the gate is held alone.
+    pub(crate) is_forgotten: AtomicBool,
     /// Locked after a shard, as the index.
     pub(crate) exemplars: Mutex<ExemplarRing>,
     pub(crate) metadata: Mutex<MetadataTable>,
@@ -99,6 +104,7 @@ impl Head {
         // Symbols are hashed with a key too; any part of the secret will do.
         let seed = u64::from_le_bytes(*key.0.last_chunk().expect("the key is longer than a seed"));
         let exemplars = ExemplarRing::new(options.exemplars_max, options.out_of_order_window_ms);
+        let now = (options.clock)();
         Head {
             tenant,
             number,
@@ -112,6 +118,8 @@ impl Head {
             min_t: AtomicI64::new(i64::MAX),
             max_t: AtomicI64::new(i64::MIN),
             min_valid: AtomicI64::new(i64::MIN),
+            last_write_ms: AtomicI64::new(now),
+            is_forgotten: AtomicBool::new(false),
             exemplars: Mutex::new(exemplars),
             metadata: Mutex::default(),
             gate: RwLock::new(()),

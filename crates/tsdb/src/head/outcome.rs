@@ -119,6 +119,10 @@ pub struct WriteOutcome {
     pub rejected: Vec<Rejection>,
     /// All refused samples.
     pub rejected_count: usize,
+    /// The same by reason, see [`RejectReason::kind`].
+    pub rejected_by_kind: Vec<(&'static str, usize)>,
+    /// Samples taken out of order.
+    pub out_of_order_written: usize,
     /// Resolves when the good part is durable.
     pub commit: Commit,
 }

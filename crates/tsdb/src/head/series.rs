@@ -18,8 +18,8 @@ const CHUNK_BYTES_MAX: usize = 1024 - 19;
 pub(crate) const LIVE: u8 = 1;
 /// The shard holds out-of-order samples of the series.
 pub(crate) const HAS_OUT_OF_ORDER: u8 = 2;
-/// The shard holds the series' growing chunk, which is one of histograms; the series itself then holds none.
-pub(crate) const HAS_HISTOGRAM: u8 = 8;
+/// The shard holds the series' growing chunk, see [`super::growing`]; the series itself then holds none.
+pub(crate) const GROWS_BESIDE: u8 = 8;
 
 /// A complete chunk may reach into the growing one: it was completed for a cut of everything, which bars no times.
 pub(crate) const MAY_OVERLAP: u8 = 4;
@@ -84,6 +84,26 @@ fn chunk_end(start: i64, current: i64, max: i64) -> i64 {
     if chunks <= 1 { max } else { start + (max - start) / chunks }
 }
 
+/// What decides when a chunk of floats ends.
+pub(crate) struct FloatEnd {
+    pub(crate) samples: usize,
+    pub(crate) bytes: usize,
+}
+
+impl FloatEnd {
+    /// When the chunk from `mint` to `last` ends, as far as that is known.
+    #[inline]
+    pub(crate) fn next_at(&self, mint: i64, last: i64, next_at: i64) -> i64 {
+        if self.samples == SAMPLES_PER_CHUNK / 4 { chunk_end(mint, last, next_at) } else { next_at }
+    }
+
+    /// True when a sample at `t` begins another chunk.
+    #[inline]
+    pub(crate) fn is_full(&self, t: i64, next_at: i64) -> bool {
+        t >= next_at || self.samples >= 2 * SAMPLES_PER_CHUNK || self.bytes > CHUNK_BYTES_MAX
+    }
+}
+
 impl Series {
     pub(crate) fn dead() -> Self {
         Series {
@@ -120,7 +140,7 @@ impl Series {
     pub(crate) fn holds_nothing(&self) -> bool {
         self.xor.sample_count() == 0
             && self.last_chunk == ChunkAt::NONE
-            && self.flags & (HAS_OUT_OF_ORDER | HAS_HISTOGRAM) == 0
+            && self.flags & (HAS_OUT_OF_ORDER | GROWS_BESIDE) == 0
     }
 
     /// Appends a sample that is newer than the last one. True when it began a chunk.
@@ -133,14 +153,9 @@ impl Series {
         fragments: &mut Fragments,
         segments: &mut Segments,
     ) -> bool {
-        let count = self.xor.sample_count();
-        if count == SAMPLES_PER_CHUNK / 4 {
-            self.next_at = chunk_end(self.mint, self.xor.last_t(), self.next_at);
-        }
-        let begins = count == 0
-            || t >= self.next_at
-            || count >= 2 * SAMPLES_PER_CHUNK
-            || self.xor.bytes_len() > CHUNK_BYTES_MAX;
+        let end = FloatEnd { samples: self.xor.sample_count(), bytes: self.xor.bytes_len() };
+        self.next_at = end.next_at(self.mint, self.xor.last_t(), self.next_at);
+        let begins = end.samples == 0 || end.is_full(t, self.next_at);
         if begins {
             self.complete(fragments, segments);
             self.next_at = range_end(t, range);
@@ -172,7 +187,7 @@ impl Series {
         self.drop_growing(fragments);
     }
 
-    /// Moves a complete chunk of histograms into the segments.
+    /// Moves a chunk that grew beside the series into the segments.
     pub(crate) fn store(&mut self, chunk: &Chunk, segments: &mut Segments) {
         let range = (chunk.mint, chunk.maxt);
         self.last_chunk = segments.push(self.last_chunk, range, chunk.encoding, chunk.data.len(), |out| {

@@ -2,17 +2,18 @@
 
 use chronolith_chunk::{Chunk, XorState};
 use chronolith_model::histogram::CounterReset;
-use chronolith_model::{Labels, TimeRange, WriteHistogram, is_stale_nan};
+use chronolith_model::{Labels, SampleValue, TimeRange, WriteHistogram, is_stale_nan};
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::fragments::Fragments;
-use super::histogram::{GrowingHistogram, is_same};
+use super::growing::{Growing, Grows};
+use super::histogram::is_same;
 use super::ooo::{Insert, OutOfOrder, floats, holds_histogram, times};
 use super::section::Fingerprint;
 use super::segments::{ChunkAt, Copies, Segments, StoredChunk};
-use super::series::{HAS_HISTOGRAM, HAS_OUT_OF_ORDER, MAY_OVERLAP, Series, range_end};
+use super::series::{GROWS_BESIDE, HAS_OUT_OF_ORDER, MAY_OVERLAP, Series, range_end};
 use super::symbols::Symbols;
 
 /// Series on a page: 32 KiB.
@@ -91,8 +92,10 @@ pub(crate) struct Shard {
     /// Label symbols: count, then name and value alternately, as varints.
     labels: Vec<u8>,
     pub(crate) ooo: HashMap<Slot, Box<OutOfOrder>, FxBuildHasher>,
-    /// The growing chunks of series whose newest samples are histograms.
-    pub(crate) histograms: HashMap<Slot, Box<GrowingHistogram>, FxBuildHasher>,
+    /// Samples that came out of order since they last left.
+    pub(crate) late_samples: usize,
+    /// The growing chunks that series have no room for.
+    pub(crate) growing: HashMap<Slot, Box<Growing>, FxBuildHasher>,
     /// Chunks that end before this time are forgotten, even where they share a segment with younger ones.
     pub(crate) floor: i64,
     /// Oldest and newest sample.
@@ -113,7 +116,8 @@ impl Default for Shard {
             segments: Segments::default(),
             labels: Vec::new(),
             ooo: HashMap::default(),
-            histograms: HashMap::default(),
+            late_samples: 0,
+            growing: HashMap::default(),
             floor: i64::MIN,
             min_t: i64::MAX,
             max_t: i64::MIN,
@@ -200,17 +204,17 @@ impl Shard {
         self.table.reserve(series, |&s| pages[(s >> PAGE_SHIFT) as usize][s as usize % PAGE].fp.low);
     }
 
-    /// Takes up the growing chunk of histograms and the late samples that a snapshot holds of a series.
-    pub(crate) fn restore_histograms(
+    /// Takes up the growing chunk beside the series and the late samples that a snapshot holds of it.
+    pub(crate) fn restore_beside(
         &mut self,
         slot: Slot,
-        growing: Option<GrowingHistogram>,
+        growing: Option<Growing>,
         late: OutOfOrder,
     ) -> Option<()> {
         self.live_series(slot)?;
         if let Some(growing) = growing {
-            self.histograms.insert(slot, Box::new(growing));
-            self.series_mut(slot).flags |= HAS_HISTOGRAM;
+            self.growing.insert(slot, Box::new(growing));
+            self.series_mut(slot).flags |= GROWS_BESIDE;
         }
         if !late.is_empty() {
             let held = self.ooo.entry(slot).or_default();
@@ -268,8 +272,8 @@ impl Shard {
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         match series.last() {
             Some((last, _)) if t > last && t >= bounds.min_valid => {}
-            None if t >= bounds.min_valid && series.flags & HAS_HISTOGRAM == 0 => {}
-            last => return self.append_late(slot, t, v, last, bounds),
+            None if t >= bounds.min_valid && series.flags & GROWS_BESIDE == 0 => {}
+            last => return self.append_late(slot, (t, v, 0), last, bounds),
         }
         if series.append(t, v, bounds.range, fragments, segments) {
             self.min_t = self.min_t.min(t);
@@ -278,12 +282,30 @@ impl Shard {
         Taken::InOrder
     }
 
-    #[cold]
-    fn append_late(
+    /// As [`Shard::append`], of a sample with a start timestamp.
+    pub(crate) fn append_started(
         &mut self,
         slot: Slot,
         t: i64,
         v: f64,
+        start_ts: i64,
+        bounds: &Bounds,
+    ) -> Taken {
+        let series = self.series(slot);
+        let newest = self.growing_range(slot, series).is_none_or(|(_, last)| t > last);
+        if newest && t >= bounds.min_valid {
+            self.push_float(slot, t, v, start_ts, bounds.range);
+            return Taken::InOrder;
+        }
+        let last = series.last();
+        self.append_late(slot, (t, v, start_ts), last, bounds)
+    }
+
+    #[cold]
+    fn append_late(
+        &mut self,
+        slot: Slot,
+        (t, v, start_ts): (i64, f64, i64),
         last: Option<(i64, f64)>,
         bounds: &Bounds,
     ) -> Taken {
@@ -293,45 +315,69 @@ impl Shard {
             let same = last_v.to_bits() == v.to_bits();
             return if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) };
         }
-        if self.series(slot).flags & HAS_HISTOGRAM != 0
-            && let Some(taken) = self.append_after_histogram(slot, t, v, bounds)
+        if self.series(slot).flags & GROWS_BESIDE != 0
+            && let Some(taken) = self.append_beside(slot, (t, v, start_ts), bounds)
         {
             return taken;
         }
         if t >= bounds.out_of_order_min {
-            return self.insert_out_of_order(slot, t, v);
+            return self.insert_out_of_order(slot, t, v, start_ts);
         }
         Taken::Refused(bounds.refusal(t))
     }
 
-    /// Takes a float sample of a series whose newest sample is a histogram; `None` when it is a late one. A stale marker
-    /// becomes one of the histograms, as in Prometheus.
-    fn append_after_histogram(&mut self, slot: Slot, t: i64, v: f64, bounds: &Bounds) -> Option<Taken> {
-        let growing = self.histograms.get(&slot)?;
-        let (last_t, float) = (growing.last_t(), growing.is_float());
+    /// Takes a float sample of a series whose chunk grows beside it; `None` when it is a late one. A stale marker becomes
+    /// one of the histograms, as in Prometheus.
+    fn append_beside(
+        &mut self,
+        slot: Slot,
+        (t, v, start_ts): (i64, f64, i64),
+        bounds: &Bounds,
+    ) -> Option<Taken> {
+        let growing = self.growing.get(&slot)?;
+        let last_t = growing.last_t();
         if t == last_t {
-            let stale = crate::wal::stale(float, CounterReset::Unknown);
-            let same = is_stale_nan(v) && growing.last().is_some_and(|last| is_same(&last, &stale));
+            let same = match (stale_of(growing), growing.last()) {
+                (Some(stale), Some(last)) => is_stale_nan(v) && is_same(&last, &stale),
+                (None, Some(SampleValue::Float(last))) => last.to_bits() == v.to_bits(),
+                _ => false,
+            };
             return Some(if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) });
         }
         if t < last_t || t < bounds.min_valid {
             return None;
         }
-        self.push_after_histogram(slot, t, v, float, bounds.range);
+        self.push_float(slot, t, v, start_ts, bounds.range);
         Some(Taken::InOrder)
     }
 
-    fn push_after_histogram(&mut self, slot: Slot, t: i64, v: f64, float: bool, range: i64) {
-        if is_stale_nan(v) {
-            self.push_histogram(slot, t, &crate::wal::stale(float, CounterReset::Unknown), range);
-            return;
-        }
-        self.complete_histogram(slot);
-        let Shard { pages, fragments, segments, .. } = self;
-        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
-        series.append(t, v, range, fragments, segments);
-        self.min_t = self.min_t.min(t);
+    /// Appends a float that is newer than all, into whichever chunk it belongs.
+    fn push_float(&mut self, slot: Slot, t: i64, v: f64, start_ts: i64, range: i64) {
         self.max_t = self.max_t.max(t);
+        if let Some(growing) = self.growing.get_mut(&slot) {
+            if growing.append_float(t, start_ts, v) {
+                return;
+            }
+            if let Some(stale) = stale_of(growing).filter(|_| is_stale_nan(v)) {
+                self.push_histogram(slot, t, start_ts, &stale, range);
+                return;
+            }
+            self.complete_beside(slot);
+        }
+        self.min_t = self.min_t.min(t);
+        let Shard { pages, fragments, segments, growing, .. } = self;
+        let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
+        let started = if start_ts == 0 { None } else { Growing::first_started(t, start_ts, v, range).ok() };
+        match started {
+            Some(first) => {
+                series.complete(fragments, segments);
+                growing.insert(slot, Box::new(first));
+                series.flags |= GROWS_BESIDE;
+            }
+            None => {
+                series.append(t, v, range, fragments, segments);
+            }
+        }
     }
 
     /// Takes a histogram of the series at `slot`. It has been checked.
@@ -339,45 +385,49 @@ impl Shard {
         &mut self,
         slot: Slot,
         t: i64,
+        start_ts: i64,
         h: &WriteHistogram,
         bounds: &Bounds,
     ) -> Taken {
         match self.growing_range(slot, self.series(slot)) {
             Some((_, last)) if t == last => {
-                let growing = self.histograms.get(&slot);
+                let growing = self.growing.get(&slot);
                 let same = growing.and_then(|g| g.last()).is_some_and(|last| is_same(&last, h));
                 return if same { Taken::Duplicate } else { Taken::Refused(Refusal::DuplicateTimestamp) };
             }
             Some((_, last)) if t < last => {}
             _ if t < bounds.min_valid => {}
             _ => {
-                return match self.push_histogram(slot, t, h, bounds.range) {
+                return match self.push_histogram(slot, t, start_ts, h, bounds.range) {
                     true => Taken::InOrder,
                     false => Taken::Refused(Refusal::InvalidHistogram),
                 };
             }
         }
         if t >= bounds.out_of_order_min {
-            return self.insert_histogram_out_of_order(slot, t, h.clone());
+            return self.insert_histogram_out_of_order(slot, t, h.clone(), start_ts);
         }
         Taken::Refused(bounds.refusal(t))
     }
 
     /// Appends a histogram that is newer than all. False when it cannot be encoded.
-    fn push_histogram(&mut self, slot: Slot, t: i64, h: &WriteHistogram, range: i64) -> bool {
-        let Shard { pages, fragments, segments, histograms, .. } = self;
+    fn push_histogram(&mut self, slot: Slot, t: i64, start_ts: i64, h: &WriteHistogram, range: i64) -> bool {
+        if self.growing.get(&slot).is_some_and(|g| g.kind() == Grows::Floats) {
+            self.complete_beside(slot);
+        }
+        let Shard { pages, fragments, segments, growing, .. } = self;
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
-        match histograms.get_mut(&slot) {
-            Some(growing) => match growing.append(t, h, range) {
+        match growing.get_mut(&slot) {
+            Some(growing) => match growing.append(t, start_ts, h, range) {
                 Ok(None) => {}
                 Ok(Some(chunk)) => series.store(&chunk, segments),
                 Err(_) => return false,
             },
             None => {
-                let Ok(growing) = GrowingHistogram::first(t, h, range) else { return false };
+                let Ok(first) = Growing::first(t, start_ts, h, range) else { return false };
                 series.complete(fragments, segments);
-                histograms.insert(slot, Box::new(growing));
-                series.flags |= HAS_HISTOGRAM;
+                growing.insert(slot, Box::new(first));
+                series.flags |= GROWS_BESIDE;
             }
         }
         self.min_t = self.min_t.min(t);
@@ -385,18 +435,24 @@ impl Shard {
         true
     }
 
-    /// Moves the growing chunk of histograms into the segments.
-    fn complete_histogram(&mut self, slot: Slot) {
-        if let Some(growing) = self.histograms.remove(&slot) {
+    /// Moves the growing chunk beside the series into the segments.
+    fn complete_beside(&mut self, slot: Slot) {
+        if let Some(growing) = self.growing.remove(&slot) {
             let Shard { pages, segments, .. } = self;
             let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
             series.store(&growing.chunk(), segments);
-            series.flags &= !HAS_HISTOGRAM;
+            series.flags &= !GROWS_BESIDE;
         }
     }
 
-    pub(crate) fn insert_histogram_out_of_order(&mut self, slot: Slot, t: i64, h: WriteHistogram) -> Taken {
-        let insert = self.ooo.entry(slot).or_default().insert_histogram(t, h);
+    pub(crate) fn insert_histogram_out_of_order(
+        &mut self,
+        slot: Slot,
+        t: i64,
+        h: WriteHistogram,
+        start_ts: i64,
+    ) -> Taken {
+        let insert = self.ooo.entry(slot).or_default().insert_histogram(t, h, start_ts);
         self.inserted(slot, t, insert)
     }
 
@@ -404,15 +460,13 @@ impl Shard {
     pub(crate) fn growing_range(&self, slot: Slot, series: &Series) -> Option<(i64, i64)> {
         match series.last() {
             Some((last, _)) => Some((series.mint, last)),
-            None if series.flags & HAS_HISTOGRAM != 0 => {
-                self.histograms.get(&slot).map(|g| (g.mint, g.last_t()))
-            }
+            None if series.flags & GROWS_BESIDE != 0 => self.growing.get(&slot).map(|g| (g.mint, g.last_t())),
             None => None,
         }
     }
 
-    pub(crate) fn insert_out_of_order(&mut self, slot: Slot, t: i64, v: f64) -> Taken {
-        let insert = self.ooo.entry(slot).or_default().insert(t, v);
+    pub(crate) fn insert_out_of_order(&mut self, slot: Slot, t: i64, v: f64, start_ts: i64) -> Taken {
+        let insert = self.ooo.entry(slot).or_default().insert(t, v, start_ts);
         self.inserted(slot, t, insert)
     }
 
@@ -420,6 +474,7 @@ impl Shard {
         match insert {
             Insert::Taken => {
                 self.series_mut(slot).flags |= HAS_OUT_OF_ORDER;
+                self.late_samples += 1;
                 self.min_t = self.min_t.min(t);
                 self.max_t = self.max_t.max(t);
                 Taken::OutOfOrder
@@ -437,14 +492,27 @@ impl Shard {
         let Shard { pages, fragments, segments, .. } = self;
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         let newest = series.last().is_none_or(|(last, _)| t > last);
-        if newest && !out_of_order && series.flags & HAS_HISTOGRAM == 0 {
+        if newest && !out_of_order && series.flags & GROWS_BESIDE == 0 {
             if series.append(t, v, range, fragments, segments) {
                 self.min_t = self.min_t.min(t);
             }
             self.max_t = self.max_t.max(t);
             return Taken::InOrder;
         }
-        self.replay_late(slot, t, v, out_of_order, range)
+        self.replay_late(slot, (t, v, 0), out_of_order, range)
+    }
+
+    /// As [`Shard::replay`], of a sample with a start timestamp.
+    pub(crate) fn replay_started(
+        &mut self,
+        slot: Slot,
+        t: i64,
+        v: f64,
+        start_ts: i64,
+        out_of_order: bool,
+        range: i64,
+    ) -> Taken {
+        self.replay_late(slot, (t, v, start_ts), out_of_order, range)
     }
 
     /// As [`Shard::replay`], of a histogram.
@@ -452,18 +520,20 @@ impl Shard {
         &mut self,
         slot: Slot,
         t: i64,
+        start_ts: i64,
         h: WriteHistogram,
         out_of_order: bool,
         range: i64,
     ) -> Taken {
         let last = self.growing_range(slot, self.series(slot)).map(|(_, last)| last);
-        if !out_of_order && last.is_none_or(|last| t > last) && self.push_histogram(slot, t, &h, range) {
+        let newest = !out_of_order && last.is_none_or(|last| t > last);
+        if newest && self.push_histogram(slot, t, start_ts, &h, range) {
             return Taken::InOrder;
         }
         if self.contains_histogram(slot, t, &h) {
             return Taken::Duplicate;
         }
-        self.insert_histogram_out_of_order(slot, t, h)
+        self.insert_histogram_out_of_order(slot, t, h, start_ts)
     }
 
     fn contains_histogram(&self, slot: Slot, t: i64, h: &WriteHistogram) -> bool {
@@ -477,23 +547,23 @@ impl Shard {
     }
 
     #[cold]
-    fn replay_late(&mut self, slot: Slot, t: i64, v: f64, out_of_order: bool, range: i64) -> Taken {
-        if let Some(growing) = self.histograms.get(&slot) {
-            let (last_t, float) = (growing.last_t(), growing.is_float());
-            if t > last_t && !out_of_order {
-                self.push_after_histogram(slot, t, v, float, range);
-                return Taken::InOrder;
-            }
-            if is_stale_nan(v)
-                && self.contains_histogram(slot, t, &crate::wal::stale(float, CounterReset::Unknown))
-            {
-                return Taken::Duplicate;
-            }
+    fn replay_late(
+        &mut self,
+        slot: Slot,
+        (t, v, start_ts): (i64, f64, i64),
+        out_of_order: bool,
+        range: i64,
+    ) -> Taken {
+        let last = self.growing_range(slot, self.series(slot)).map(|(_, last)| last);
+        if !out_of_order && last.is_none_or(|last| t > last) {
+            self.push_float(slot, t, v, start_ts, range);
+            return Taken::InOrder;
         }
-        if self.contains(slot, t, v) {
+        let stale = self.growing.get(&slot).and_then(|g| stale_of(g)).filter(|_| is_stale_nan(v));
+        if self.contains(slot, t, v) || stale.is_some_and(|h| self.contains_histogram(slot, t, &h)) {
             return Taken::Duplicate;
         }
-        self.insert_out_of_order(slot, t, v)
+        self.insert_out_of_order(slot, t, v, start_ts)
     }
 
     fn contains(&self, slot: Slot, t: i64, v: f64) -> bool {
@@ -552,9 +622,9 @@ impl Shard {
             && let Some((mint, maxt)) = self.growing_range(slot, series)
         {
             if TimeRange::new(mint, maxt).overlaps(&range) {
-                match series.flags & HAS_HISTOGRAM {
+                match series.flags & GROWS_BESIDE {
                     0 => out.extend(series.growing(&self.fragments, copies)),
-                    _ => out.extend(self.histograms.get(&slot).map(|g| g.chunk())),
+                    _ => out.extend(self.growing.get(&slot).map(|g| g.chunk())),
                 }
             }
             if mint <= range.mint && series.flags & MAY_OVERLAP == 0 {
@@ -610,8 +680,8 @@ impl Shard {
         for series in pages.iter_mut().flatten().filter(|s| s.last().is_some()) {
             series.complete(fragments, segments);
         }
-        for slot in self.histograms.keys().copied().collect::<Vec<_>>() {
-            self.complete_histogram(slot);
+        for slot in self.growing.keys().copied().collect::<Vec<_>>() {
+            self.complete_beside(slot);
         }
         self.segments.close()
     }
@@ -674,7 +744,8 @@ impl Shard {
                 o.truncate(late_mint, *count);
             }
         }
-        let Shard { pages, fragments, segments, ooo, histograms, table, .. } = self;
+        self.late_samples = self.ooo.values().map(|o| o.samples_max()).sum();
+        let Shard { pages, fragments, segments, ooo, growing, table, .. } = self;
         let mut dead = Vec::new();
         let (mut min_t, mut max_t) = (i64::MAX, i64::MIN);
         for (p, page) in pages.iter_mut().enumerate() {
@@ -683,14 +754,14 @@ impl Shard {
                 if series.last().is_some_and(|(last, _)| last < mint) {
                     series.drop_growing(fragments);
                 }
-                if series.flags & HAS_HISTOGRAM != 0 {
-                    match histograms.get(&slot) {
+                if series.flags & GROWS_BESIDE != 0 {
+                    match growing.get(&slot) {
                         Some(growing) if growing.last_t() >= mint => {
                             (min_t, max_t) = (min_t.min(growing.mint), max_t.max(growing.last_t()));
                         }
                         _ => {
-                            histograms.remove(&slot);
-                            series.flags &= !HAS_HISTOGRAM;
+                            growing.remove(&slot);
+                            series.flags &= !GROWS_BESIDE;
                         }
                     }
                 }
@@ -757,10 +828,10 @@ impl Shard {
 
     /// Removes one series with all it holds. Its complete chunks stay in their segments until those go.
     pub(crate) fn remove(&mut self, slot: Slot) {
-        let Shard { pages, fragments, table, ooo, histograms, .. } = self;
+        let Shard { pages, fragments, table, ooo, growing, .. } = self;
         let series = &mut pages[(slot >> PAGE_SHIFT) as usize][slot as usize % PAGE];
         series.drop_growing(fragments);
-        histograms.remove(&slot);
+        growing.remove(&slot);
         if let Ok(entry) = table.find_entry(series.fp.low, |&s| s == slot) {
             entry.remove();
         }
@@ -844,7 +915,17 @@ impl Shard {
             + self.fragments.bytes()
             + self.segments.bytes()
             + self.labels.capacity()
-            + self.histograms.values().map(|g| g.bytes()).sum::<usize>()
+            + self.growing.values().map(|g| g.bytes()).sum::<usize>()
+            + self.ooo.values().map(|o| o.bytes()).sum::<usize>()
+    }
+}
+
+/// What a stale marker becomes among the histograms of a chunk; `None` in a chunk of floats.
+fn stale_of(growing: &Growing) -> Option<WriteHistogram> {
+    match growing.kind() {
+        Grows::Histograms => Some(crate::wal::stale(false, CounterReset::Unknown)),
+        Grows::FloatHistograms => Some(crate::wal::stale(true, CounterReset::Unknown)),
+        Grows::Floats => None,
     }
 }
 

@@ -3,8 +3,10 @@
 //! ```text
 //! payload:    count × sample
 //! sample:     slot ‖ time           zigzag differences to the sample before, the first to 0
-//!             ‖ flags: 1 float, 2 taken out of order, 4 has custom bounds, 8 is a stale marker; 16 × counter reset
+//!             ‖ flags: 1 float, 2 taken out of order, 4 has custom bounds, 8 is a stale marker; 16 × counter reset;
+//!               64 has a start timestamp
 //!             ‖ histogram           nothing for a stale marker
+//!             ‖ time − start        zigzag, where it has one
 //! histogram:  schema zigzag ‖ zero threshold 8 bytes ‖ sum 8 bytes ‖ count ‖ zero count
 //!             ‖ positive spans ‖ positive buckets ‖ negative spans ‖ negative buckets ‖ custom bounds, where it has them
 //! spans:      number ‖ number × (offset zigzag ‖ length)
@@ -21,6 +23,8 @@ const FLOAT: u8 = 1;
 const LATE: u8 = 2;
 const CUSTOM: u8 = 4;
 const STALE: u8 = 8;
+const STARTED: u8 = 64;
+const RESET_SHIFT: u8 = 4;
 
 /// Histogram samples of one shard, encoded as they come.
 #[derive(Default, Debug)]
@@ -31,13 +35,14 @@ pub(crate) struct HistogramGroup {
 }
 
 impl HistogramGroup {
-    pub(crate) fn push(&mut self, slot: u32, t: i64, late: bool, h: &WriteHistogram) {
+    /// A start timestamp of 0 is none.
+    pub(crate) fn push(&mut self, slot: u32, t: i64, start_ts: i64, late: bool, h: &WriteHistogram) {
         let slot = i64::from(slot);
         put_uvarint(&mut self.payload, zigzag(slot - self.last.0));
         put_uvarint(&mut self.payload, zigzag(t.wrapping_sub(self.last.1)));
         self.last = (slot, t);
         self.count += 1;
-        put_histogram(&mut self.payload, if late { LATE } else { 0 }, h);
+        put_sample(&mut self.payload, (t, start_ts), if late { LATE } else { 0 }, h);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -64,6 +69,7 @@ impl HistogramGroup {
 pub(crate) struct HistogramRow {
     pub(crate) slot: u32,
     pub(crate) t: i64,
+    pub(crate) start_ts: i64,
     pub(crate) late: bool,
     pub(crate) histogram: WriteHistogram,
 }
@@ -80,14 +86,33 @@ pub(crate) fn decode_histograms(count: usize, mut payload: &[u8]) -> Option<Vec<
     for _ in 0..count {
         slot = slot.wrapping_add(unzigzag(take_uvarint(rest)?));
         t = t.wrapping_add(unzigzag(take_uvarint(rest)?));
-        let (flags, histogram) = take_histogram(rest)?;
-        rows.push(HistogramRow { slot: u32::try_from(slot).ok()?, t, late: flags & LATE != 0, histogram });
+        let (flags, start_ts, histogram) = take_sample(rest, t)?;
+        let (slot, late) = (u32::try_from(slot).ok()?, flags & LATE != 0);
+        rows.push(HistogramRow { slot, t, start_ts, late, histogram });
     }
     rest.is_empty().then_some(rows)
 }
 
-/// Appends a histogram with its flags.
-pub(crate) fn put_histogram(out: &mut Vec<u8>, mut flags: u8, h: &WriteHistogram) {
+/// Appends a histogram with its flags, and the start timestamp of its time unless that is 0.
+pub(crate) fn put_sample(out: &mut Vec<u8>, (t, start_ts): (i64, i64), flags: u8, h: &WriteHistogram) {
+    let started = if start_ts == 0 { 0 } else { STARTED };
+    put_histogram(out, flags | started, h);
+    if start_ts != 0 {
+        put_uvarint(out, zigzag(t.wrapping_sub(start_ts)));
+    }
+}
+
+/// Takes a histogram of this time, its flags, and its start timestamp.
+pub(crate) fn take_sample(rest: &mut &[u8], t: i64) -> Option<(u8, i64, WriteHistogram)> {
+    let (flags, histogram) = take_histogram(rest)?;
+    let start_ts = match flags & STARTED {
+        0 => 0,
+        _ => t.wrapping_sub(unzigzag(take_uvarint(rest)?)),
+    };
+    Some((flags, start_ts, histogram))
+}
+
+fn put_histogram(out: &mut Vec<u8>, mut flags: u8, h: &WriteHistogram) {
     let (reset, schema, zero_threshold, sum, custom, spans) = match h {
         WriteHistogram::Integer(h) => {
             let spans = [&h.positive_spans, &h.negative_spans];
@@ -100,7 +125,7 @@ pub(crate) fn put_histogram(out: &mut Vec<u8>, mut flags: u8, h: &WriteHistogram
         }
     };
     flags |= if custom.is_empty() { 0 } else { CUSTOM };
-    flags |= (reset as u8) << 4;
+    flags |= (reset as u8) << RESET_SHIFT;
     if is_stale_nan(sum) {
         // A stale marker is nothing but that.
         out.push(flags & !CUSTOM | STALE);
@@ -140,12 +165,11 @@ pub(crate) fn put_histogram(out: &mut Vec<u8>, mut flags: u8, h: &WriteHistogram
     }
 }
 
-/// Takes a histogram and its flags.
-pub(crate) fn take_histogram(rest: &mut &[u8]) -> Option<(u8, WriteHistogram)> {
+fn take_histogram(rest: &mut &[u8]) -> Option<(u8, WriteHistogram)> {
     let (&flags, tail) = rest.split_first()?;
     *rest = tail;
     let float = flags & FLOAT != 0;
-    let counter_reset = match flags >> 4 {
+    let counter_reset = match (flags & !STARTED) >> RESET_SHIFT {
         0 => CounterReset::Unknown,
         1 => CounterReset::Reset,
         2 => CounterReset::NotReset,
@@ -312,12 +336,15 @@ mod tests {
     proptest! {
         #[test]
         fn groups_round_trip(
-            rows in prop::collection::vec((any::<u32>(), any::<i64>(), any::<bool>(), histogram()), 0..20),
+            rows in prop::collection::vec(
+                (any::<u32>(), any::<i64>(), prop_oneof![Just(0), any::<i64>()], any::<bool>(), histogram()),
+                0..20,
+            ),
             cut in any::<prop::sample::Index>(),
         ) {
             let mut group = HistogramGroup::default();
-            for (slot, t, late, h) in &rows {
-                group.push(*slot, *t, *late, h);
+            for (slot, t, start_ts, late, h) in &rows {
+                group.push(*slot, *t, *start_ts, *late, h);
             }
             let mut body = Vec::new();
             put_groups(&mut body, RecordKind::Histograms, 7);
@@ -328,7 +355,7 @@ mod tests {
             let back = decode_histograms(groups[0].count, payload).unwrap();
             let want: Vec<_> = rows
                 .into_iter()
-                .map(|(slot, t, late, histogram)| HistogramRow { slot, t, late, histogram })
+                .map(|(slot, t, start_ts, late, histogram)| HistogramRow { slot, t, start_ts, late, histogram })
                 .collect();
             prop_assert_eq!(&back, &want);
             if !payload.is_empty() {

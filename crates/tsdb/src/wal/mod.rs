@@ -26,10 +26,10 @@ pub use commit::Commit;
 pub(crate) use frame::{
     FRAME_HEADER_BYTES, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_end, segment_header,
 };
-pub(crate) use histogram::{HistogramGroup, put_histogram, stale, take_histogram};
+pub(crate) use histogram::{HistogramGroup, put_sample, stale, take_sample};
 pub(crate) use record::{
-    RecordKind, SampleGroup, put_cut, put_groups, put_series, put_series_entry, put_tenant, put_uvarint,
-    take_uvarint, unzigzag, zigzag,
+    RecordKind, SampleGroup, put_cut, put_forget, put_groups, put_series, put_series_entry, put_tenant,
+    put_uvarint, take_uvarint, unzigzag, zigzag,
 };
 pub use replay::{Dropped, ReplayReport};
 pub(crate) use replay::{Heads, replay};

@@ -11,11 +11,15 @@
 //! exemplars 7 ‖ tenant ‖ groups                     see `beside`
 //! tombst.   8 ‖ tenant ‖ groups                     reserved
 //! metadata  9 ‖ tenant ‖ entries                    see `beside`
+//! samples  10 ‖ tenant ‖ groups                     as 3, with start timestamps
+//! samples  11 ‖ tenant ‖ groups                     as 4, with start timestamps
+//! forget   12 ‖ tenant                              nothing is left of it, its number is free
 //!
 //! group:    shard ‖ count ‖ payload length u32 ‖ payload
 //! samples' payload, a column after the other:
 //!           slots   count × zigzag difference to the one before
 //!           times   first zigzag ‖ 0 (all equal) or 1 ‖ (count − 1) × zigzag difference to the one before
+//!           starts  count × zigzag difference to the one before, in kinds 10 and 11; 0 is none
 //!           values  count × 4 bits: how many bytes ‖ those bytes of the double, most significant first
 //! ```
 //!
@@ -36,6 +40,9 @@ pub(crate) enum RecordKind {
     Exemplars = 7,
     Tombstones = 8,
     Metadata = 9,
+    StartedSamples = 10,
+    StartedOutOfOrder = 11,
+    Forget = 12,
 }
 
 /// The record is whole but says something impossible: it was written by another version, or there is a bug.
@@ -84,6 +91,11 @@ pub(crate) fn put_tenant(out: &mut Vec<u8>, tenant: u32, name: &str) {
     out.extend_from_slice(name.as_bytes());
 }
 
+pub(crate) fn put_forget(out: &mut Vec<u8>, tenant: u32) {
+    out.push(RecordKind::Forget as u8);
+    put_uvarint(out, u64::from(tenant));
+}
+
 pub(crate) fn put_cut(out: &mut Vec<u8>, tenant: u32, number: u64, time: i64) {
     out.push(RecordKind::Cut as u8);
     put_uvarint(out, u64::from(tenant));
@@ -118,6 +130,8 @@ pub(crate) struct SampleGroup {
     pub(crate) slots: Vec<u32>,
     pub(crate) ts: Vec<i64>,
     pub(crate) vs: Vec<f64>,
+    /// Start timestamps. Empty when none is known; may be shorter than the others while the group is filled.
+    pub(crate) starts: Vec<i64>,
 }
 
 impl SampleGroup {
@@ -127,10 +141,18 @@ impl SampleGroup {
         self.vs.push(v);
     }
 
+    /// [`SampleGroup::push`] with a start timestamp.
+    pub(crate) fn push_started(&mut self, slot: u32, t: i64, v: f64, start_ts: i64) {
+        self.starts.resize(self.len(), 0);
+        self.starts.push(start_ts);
+        self.push(slot, t, v);
+    }
+
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
         self.ts.clear();
         self.vs.clear();
+        self.starts.clear();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -141,9 +163,10 @@ impl SampleGroup {
         self.slots.is_empty()
     }
 
-    /// Appends the group to a record.
-    pub(crate) fn encode(&self, shard: usize, out: &mut Vec<u8>) {
+    /// Appends the group to a record, one with start timestamps or not.
+    pub(crate) fn encode(&self, shard: usize, with_start_ts: bool, out: &mut Vec<u8>) {
         let n = self.len();
+        debug_assert!(with_start_ts || self.starts.is_empty(), "a record of the kind that keeps them");
         put_uvarint(out, shard as u64);
         put_uvarint(out, n as u64);
         let len_at = out.len();
@@ -164,13 +187,20 @@ impl SampleGroup {
                 }
             }
         }
+        if with_start_ts {
+            let mut last = 0i64;
+            for start_ts in self.starts.iter().copied().chain(std::iter::repeat(0)).take(n) {
+                put_uvarint(out, zigzag(start_ts.wrapping_sub(last)));
+                last = start_ts;
+            }
+        }
         encode_values(&self.vs, out);
         let len = (out.len() - payload) as u32;
         out[len_at..len_at + 4].copy_from_slice(&len.to_le_bytes());
     }
 
     /// Fills the columns from a group's payload. `None` when it is not one; the columns are then unspecified.
-    pub(crate) fn decode(&mut self, count: usize, mut payload: &[u8]) -> Option<()> {
+    pub(crate) fn decode(&mut self, count: usize, with_start_ts: bool, mut payload: &[u8]) -> Option<()> {
         self.clear();
         // Each sample has at least a byte of its slot.
         if count > payload.len() {
@@ -193,6 +223,13 @@ impl SampleGroup {
                     t = t.wrapping_add(unzigzag(take_uvarint(&mut payload)?));
                     self.ts.push(t);
                 }
+            }
+        }
+        if with_start_ts {
+            let mut last = 0i64;
+            for _ in 0..count {
+                last = last.wrapping_add(unzigzag(take_uvarint(&mut payload)?));
+                self.starts.push(last);
             }
         }
         decode_values(count, payload, &mut self.vs)
@@ -252,6 +289,7 @@ pub(crate) enum Record {
     Groups { kind: RecordKind, tenant: u32, groups: Vec<RawGroup> },
     Cut { tenant: u32, number: u64, time: i64 },
     Metadata { tenant: u32, list: Bytes },
+    Forget { tenant: u32 },
 }
 
 impl Record {
@@ -281,6 +319,9 @@ impl Record {
             7 => groups_of(RecordKind::Exemplars, rest),
             8 => groups_of(RecordKind::Tombstones, rest),
             9 => Some(Record::Metadata { tenant, list: body.slice_ref(rest) }),
+            10 => groups_of(RecordKind::StartedSamples, rest),
+            11 => groups_of(RecordKind::StartedOutOfOrder, rest),
+            12 => Some(Record::Forget { tenant }),
             _ => None,
         }
     }
@@ -330,33 +371,43 @@ mod tests {
         fn groups_round_trip(
             rows in prop::collection::vec((any::<u32>(), any::<i64>(), any::<u64>(), any::<bool>()), 0..200),
             same_time: bool,
+            started: bool,
             cut in any::<prop::sample::Index>(),
         ) {
             let mut group = SampleGroup::default();
             for (slot, t, bits, short) in rows {
                 let v = if short { f64::from(bits as u16) } else { f64::from_bits(bits) };
-                group.push(slot, if same_time { 77 } else { t }, v);
+                let t = if same_time { 77 } else { t };
+                if started && short {
+                    group.push_started(slot, t, v, t.wrapping_sub(i64::from(bits as u8)));
+                } else {
+                    group.push(slot, t, v);
+                }
             }
             let mut body = Vec::new();
-            put_groups(&mut body, RecordKind::Samples, 300);
-            group.encode(5, &mut body);
-            group.encode(6, &mut body);
+            let kind = if started { RecordKind::StartedSamples } else { RecordKind::Samples };
+            put_groups(&mut body, kind, 300);
+            group.encode(5, started, &mut body);
+            group.encode(6, started, &mut body);
             let body = Bytes::from(body);
-            let Ok(Record::Groups { kind: RecordKind::Samples, tenant: 300, groups }) = Record::parse(&body) else {
+            let Ok(Record::Groups { kind: back, tenant: 300, groups }) = Record::parse(&body) else {
                 panic!("not a sample record");
             };
+            prop_assert_eq!(back, kind);
             prop_assert_eq!(groups.iter().map(|g| g.shard).collect::<Vec<_>>(), [5, 6]);
             let mut back = SampleGroup::default();
-            back.decode(groups[1].count, &groups[1].payload).unwrap();
+            back.decode(groups[1].count, started, &groups[1].payload).unwrap();
             prop_assert_eq!(&back.slots, &group.slots);
             prop_assert_eq!(&back.ts, &group.ts);
             let bits = |g: &SampleGroup| g.vs.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&back), bits(&group));
+            group.starts.resize(if started { group.len() } else { 0 }, 0);
+            prop_assert_eq!(&back.starts, &group.starts);
             // Cut short: an error or fewer groups, no panic.
             let at = cut.index(body.len());
             if let Ok(Record::Groups { groups, .. }) = Record::parse(&body.slice(..at)) {
                 for g in groups {
-                    let _ = back.decode(g.count, &g.payload[..g.payload.len() / 2]);
+                    let _ = back.decode(g.count, started, &g.payload[..g.payload.len() / 2]);
                 }
             }
         }
@@ -369,6 +420,9 @@ mod tests {
         assert!(
             matches!(Record::parse(&Bytes::from(body)), Ok(Record::Tenant { tenant: 7, name }) if name == "team-ä")
         );
+        let mut body = Vec::new();
+        put_forget(&mut body, 300);
+        assert!(matches!(Record::parse(&Bytes::from(body)), Ok(Record::Forget { tenant: 300 })));
         let mut body = Vec::new();
         put_cut(&mut body, 7, 9, -5);
         assert!(matches!(

@@ -66,13 +66,15 @@ pub struct ReplayReport {
 pub(crate) trait Heads {
     /// A tenant record.
     fn define(&mut self, number: u32, tenant: TenantId);
+    /// The tenant went, and its number may be given to another.
+    fn forget(&mut self, number: u32);
     /// The head of a number, and the number of its last committed cut.
     fn get(&self, number: u32) -> Option<(Arc<Head>, u64)>;
 }
 
 enum Work {
     Series { head: Arc<Head>, shard: usize, list: Bytes },
-    Samples { head: Arc<Head>, out_of_order: bool, group: RawGroup },
+    Samples { head: Arc<Head>, kind: RecordKind, group: RawGroup },
     Histograms { head: Arc<Head>, group: RawGroup },
     Exemplars { head: Arc<Head>, group: RawGroup },
     Cut { head: Arc<Head>, time: i64 },
@@ -208,6 +210,7 @@ impl Router {
                     heads.define(tenant, id);
                 }
             }
+            Record::Forget { tenant } => heads.forget(tenant),
             Record::Series { tenant, shard, list, .. } => {
                 if let Some((head, _)) = heads.get(tenant).filter(|(h, _)| shard < h.shards.len()) {
                     let to = worker_of(&head, shard, self.senders.len());
@@ -215,11 +218,15 @@ impl Router {
                 }
             }
             Record::Groups { kind, tenant, groups } => {
-                let work: fn(Arc<Head>, RawGroup) -> Work = match kind {
-                    RecordKind::Samples => |head, group| Work::Samples { head, out_of_order: false, group },
-                    RecordKind::OutOfOrder => |head, group| Work::Samples { head, out_of_order: true, group },
-                    RecordKind::Histograms => |head, group| Work::Histograms { head, group },
-                    RecordKind::Exemplars => |head, group| Work::Exemplars { head, group },
+                let work: fn(Arc<Head>, RawGroup, RecordKind) -> Work = match kind {
+                    RecordKind::Histograms => |head, group, _| Work::Histograms { head, group },
+                    RecordKind::Exemplars => |head, group, _| Work::Exemplars { head, group },
+                    RecordKind::Samples
+                    | RecordKind::OutOfOrder
+                    | RecordKind::StartedSamples
+                    | RecordKind::StartedOutOfOrder => {
+                        |head, group, kind| Work::Samples { head, kind, group }
+                    }
                     // Kinds that a later version writes; their place is kept.
                     _ => return,
                 };
@@ -228,7 +235,7 @@ impl Router {
                     match &head {
                         Some(head) if group.shard < head.shards.len() => {
                             let to = worker_of(head, group.shard, self.senders.len());
-                            self.send(to, work(Arc::clone(head), group));
+                            self.send(to, work(Arc::clone(head), group, kind));
                         }
                         _ => report.samples_without_series += group.count as u64,
                     }
@@ -282,8 +289,10 @@ fn worker(me: usize, workers: usize, batches: &Receiver<Vec<Work>>, counters: &C
             Work::Series { head, shard, list } => {
                 apply_series(&head, shard, &list, &mut symbols, &mut moved);
             }
-            Work::Samples { head, out_of_order, group: raw } => {
-                if group.decode(raw.count, &raw.payload).is_none() {
+            Work::Samples { head, kind, group: raw } => {
+                let started = matches!(kind, RecordKind::StartedSamples | RecordKind::StartedOutOfOrder);
+                let out_of_order = matches!(kind, RecordKind::OutOfOrder | RecordKind::StartedOutOfOrder);
+                if group.decode(raw.count, started, &raw.payload).is_none() {
                     counters.samples_without_series.fetch_add(raw.count as u64, Ordering::Relaxed);
                     continue;
                 }
@@ -371,7 +380,7 @@ fn apply_histograms(head: &Head, group: &RawGroup, moved: &HashMap<(u32, usize, 
             unknown += 1;
             continue;
         }
-        shard.replay_histogram(slot, row.t, row.histogram, row.late, range);
+        shard.replay_histogram(slot, row.t, row.start_ts, row.histogram, row.late, range);
     }
     let full = shard.segments.take_full();
     drop(shard);
@@ -399,7 +408,10 @@ fn apply_samples(head: &Head, index: usize, out_of_order: bool, group: &SampleGr
                 unknown += 1;
                 continue;
             }
-            let taken = shard.replay(slot, t, v, out_of_order, range);
+            let taken = match group.starts.get(i) {
+                None | Some(0) => shard.replay(slot, t, v, out_of_order, range),
+                Some(start_ts) => shard.replay_started(slot, t, v, *start_ts, out_of_order, range),
+            };
             debug_assert!(!matches!(taken, Taken::Refused(crate::head::Refusal::OutOfOrder)));
         }
     }
