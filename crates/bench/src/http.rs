@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 /// The longest reply that is read.
 const REPLY_BYTES_MAX: usize = 1 << 30;
 
+const WRITE_HEADERS: &str = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
+                             X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+
 /// One connection to one server.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -33,9 +36,12 @@ impl Client {
 
     /// Sends a remote-write body.
     pub(crate) fn write(&mut self, path: &str, body: &[u8]) -> Result<Reply> {
-        let headers = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
-                       X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
-        self.request("POST", path, headers, body)
+        self.request("POST", path, WRITE_HEADERS, body)
+    }
+
+    /// Sends a tenant's remote-write body.
+    pub(crate) fn write_as(&mut self, path: &str, body: &[u8], tenant: &str) -> Result<Reply> {
+        self.request("POST", path, &format!("{WRITE_HEADERS}THANOS-TENANT: {tenant}\r\n"), body)
     }
 
     /// Gets a path.
@@ -137,7 +143,8 @@ fn read_reply(connection: &mut BufReader<TcpStream>) -> Result<(Reply, bool)> {
     Ok((Reply { status, body }, close))
 }
 
-fn percent(text: &str) -> String {
+/// As a part of a URL.
+pub(crate) fn percent(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for b in text.bytes() {
         if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {

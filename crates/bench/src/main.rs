@@ -3,6 +3,7 @@
 //! Every peer gets the same seeded load in the same run, one after the other, each alone on the machine; figures are
 //! the kernel's own (CPU seconds, anonymous memory) and medians over repeats.
 
+mod churn;
 mod compare;
 mod dashboards;
 mod encode;
@@ -17,7 +18,9 @@ mod restart;
 mod running;
 mod sets;
 mod shape;
+mod stall;
 mod suite;
+mod tenants;
 mod workload;
 
 use anyhow::Result;
@@ -39,6 +42,12 @@ enum Command {
     Suite(suite::Suite),
     /// Ingest, stop, start again: seconds until ready from the snapshot, and after a kill.
     Restart(restart::Restart),
+    /// Hours of series that come and go: memory hour by hour.
+    Churn(churn::Churn),
+    /// Latencies at half load, and while blocks are cut and uploaded and a snapshot is taken.
+    Stall(stall::Stall),
+    /// Memory of many tenants that send nothing any more.
+    Tenants(tenants::Tenants),
     /// Write the load into a server that already runs, at full speed.
     Load(load::Load),
 }
@@ -48,6 +57,9 @@ fn main() -> Result<()> {
         Command::Compare(args) => args.run(),
         Command::Suite(args) => args.run(),
         Command::Restart(args) => args.run(),
+        Command::Churn(args) => args.run(),
+        Command::Stall(args) => args.run(),
+        Command::Tenants(args) => args.run(),
         Command::Load(args) => args.run(),
     }
 }

@@ -87,6 +87,12 @@ impl Peer {
         Peer { kind, title: title.to_owned(), program: program.into(), args: Vec::new() }
     }
 
+    /// The same with further flags, which only a Chronolith takes.
+    pub(crate) fn with_args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
     /// Where remote write goes.
     pub(crate) fn write_path(&self) -> &'static str {
         match self.kind {

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use crate::http::percent;
 use crate::measure::Query;
 use crate::shape::Span;
 
@@ -84,6 +85,10 @@ fn fixed(span: Span) -> Vec<Query> {
     set.push(Query::instant("count by (__name__)", r#"count by (__name__) ({job="node"})"#, end));
     let times = format!("start={start}&end={end}");
     set.push(Query::get("label values", format!("/api/v1/label/instance/values?{times}")));
+    set.push(Query::get("label names", format!("/api/v1/labels?{times}")));
+    let one = percent(&format!(r#"{{instance="{}"}}"#, host(span, 3)));
+    let path = format!("/api/v1/label/__name__/values?match[]={one}&{times}");
+    set.push(Query::get("label values, matching", path));
     let selector = r#"node_cpu_seconds_total{mode="idle",region="us-east-1"}"#;
     set.push(Query::form(
         "series",
