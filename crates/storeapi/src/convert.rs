@@ -4,6 +4,7 @@ use chronolith_model::{BlockId, Labels, MatchOp, Matcher, TimeRange};
 use prost::Message as _;
 use tonic::{Code, Status};
 
+use crate::chunk_encodings::ChunkEncodings;
 use crate::proto::thanos;
 use crate::proto::thanos::info;
 use crate::{
@@ -159,6 +160,7 @@ pub(crate) fn series_request_to(request: &SeriesRequest) -> thanos::SeriesReques
         without_replica_labels: request.without_replica_labels.clone(),
         limit: i64::try_from(request.limit).unwrap_or(0),
         response_batch_size: request.batch_size.min(BATCH_SIZE_MAX) as i64,
+        chunk_encodings: ChunkEncodings::ALL.to_wire(),
     }
 }
 

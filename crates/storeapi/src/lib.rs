@@ -11,6 +11,7 @@
 //! The wire stops here: protobuf becomes domain types in `convert` and `wire`. [`contract`] is the acceptance suite
 //! that every [`Store`] passes.
 
+mod chunk_encodings;
 mod chunks;
 mod client;
 #[cfg(any(test, feature = "contract"))]

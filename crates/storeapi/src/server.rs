@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use chronolith_chunk::{SampleColumns, encode_columns};
-use chronolith_model::TimeRange;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
@@ -19,6 +17,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::chunk_encodings::ChunkEncodings;
 use crate::convert::{self, Offers, status_from_error};
 use crate::convert_exemplars;
 use crate::convert_rules;
@@ -196,8 +195,9 @@ impl thanos::store_server::Store for StoreService {
         &self,
         request: Request<thanos::SeriesRequest>,
     ) -> Result<Response<Self::SeriesStream>, Status> {
-        let request =
-            convert::series_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let request = request.into_inner();
+        let encodings = ChunkEncodings::from_wire(&request.chunk_encodings);
+        let request = convert::series_request_from(request).map_err(|e| status_from_error(&e))?;
         let permit = Arc::clone(&self.gate).acquire_owned().await;
         let permit = permit.map_err(|_| Status::unavailable("shutting down"))?;
         let batch_size = request.batch_size;
@@ -205,7 +205,7 @@ impl thanos::store_server::Store for StoreService {
         let first = stream.next().await;
         drop(permit);
         let stream = Box::pin(futures::stream::iter(first).chain(stream));
-        Ok(Response::new(Box::pin(frames(stream, batch_size, self.limits))))
+        Ok(Response::new(Box::pin(frames(stream, batch_size, encodings, self.limits))))
     }
 
     async fn label_names(
@@ -234,11 +234,12 @@ impl thanos::store_server::Store for StoreService {
 fn frames(
     mut stream: SeriesStream,
     batch_size: usize,
+    encodings: ChunkEncodings,
     limits: SeriesLimits,
 ) -> impl futures::Stream<Item = Result<thanos::SeriesResponse, Status>> + Send {
     async_stream::stream! {
         let mut spent = Spent { limits, series: 0, chunks: 0, bytes: 0 };
-        let mut framer = Framer { batch_size, out: Vec::new(), series: Vec::new(), bytes: 0 };
+        let mut framer = Framer { batch_size, encodings, out: Vec::new(), series: Vec::new(), bytes: 0 };
         while let Some(event) = stream.next().await {
             let event = event.and_then(|event| {
                 if let SeriesEvent::Batch(batch) = &event {
@@ -278,6 +279,7 @@ fn frames(
 
 struct Framer {
     batch_size: usize,
+    encodings: ChunkEncodings,
     out: Vec<thanos::SeriesResponse>,
     series: Vec<Bytes>,
     bytes: usize,
@@ -289,10 +291,7 @@ impl Framer {
         loop {
             let part = split_frame(&mut rest);
             let mut buf = BytesMut::with_capacity(encoded_len_max(&series.labels, part));
-            match part.iter().any(needs_rewrite) {
-                false => encode_series(&series.labels, part, &mut buf),
-                true => encode_series(&series.labels, &rewritten(part), &mut buf),
-            }
+            encode_series(&series.labels, &self.encodings.readable(part), &mut buf);
             self.bytes += buf.len();
             self.series.push(buf.freeze());
             if self.batch_size <= 1 || self.series.len() >= self.batch_size || self.bytes >= FRAME_BYTES {
@@ -332,30 +331,6 @@ fn split_frame<'a>(rest: &mut &'a [AggrChunk]) -> &'a [AggrChunk] {
     let (part, tail) = rest.split_at(n.count());
     *rest = tail;
     part
-}
-
-/// The wire knows the three encodings up to float histograms; what is newer on disk travels as one of those.
-fn needs_rewrite(chunk: &AggrChunk) -> bool {
-    chunk.raw().is_some_and(|c| c.encoding.as_u8() > 3)
-}
-
-fn rewritten(chunks: &[AggrChunk]) -> Vec<AggrChunk> {
-    let mut out = Vec::with_capacity(chunks.len());
-    for chunk in chunks {
-        match chunk.raw().filter(|_| needs_rewrite(chunk)) {
-            None => out.push(chunk.clone()),
-            Some(raw) => {
-                let mut columns = SampleColumns::default();
-                let read = raw.decode_into(TimeRange::ALL, &mut columns);
-                match read.and_then(|()| encode_columns(&columns)) {
-                    Ok(chunks) => out.extend(chunks.into_iter().map(AggrChunk::Raw)),
-                    // The reader meets the unknown type and names it.
-                    Err(_) => out.push(chunk.clone()),
-                }
-            }
-        }
-    }
-    out
 }
 
 struct Spent {
@@ -473,41 +448,22 @@ impl thanos::targets_server::Targets for TargetsService {
 
 #[cfg(test)]
 mod tests {
-    use chronolith_chunk::{Encoding, Xor2Encoder};
     use chronolith_model::Labels;
 
     use super::*;
-    use crate::wire::decode_series;
 
     fn series(chunks: Vec<AggrChunk>) -> StoreSeries {
         StoreSeries { labels: Labels::from_pairs([("__name__", "m")]).unwrap(), chunks }
     }
 
     fn frames_of(batch_size: usize, all: &[StoreSeries]) -> Vec<Frame> {
-        let mut framer = Framer { batch_size, out: Vec::new(), series: Vec::new(), bytes: 0 };
+        let encodings = ChunkEncodings::default();
+        let mut framer = Framer { batch_size, encodings, out: Vec::new(), series: Vec::new(), bytes: 0 };
         for one in all {
             framer.push(one);
         }
         framer.push_other(Frame::Warning("w".into()));
         framer.out.into_iter().filter_map(|r| r.result).collect()
-    }
-
-    #[test]
-    fn encodings_that_the_wire_lacks_become_ones_it_has() {
-        let mut encoder = Xor2Encoder::new();
-        let samples: Vec<(i64, f64)> = (0..100).map(|i| (i * 15_000, i as f64 / 4.0)).collect();
-        for (t, v) in &samples {
-            encoder.append(0, *t, *v).unwrap();
-        }
-        let chunk = encoder.finish_chunk(0, 99 * 15_000);
-        let frames = frames_of(1, &[series(vec![chunk.into()])]);
-        let Frame::Series(bytes) = &frames[0] else { panic!("a series comes first") };
-        let back = decode_series(bytes).unwrap();
-        let raw = back.chunks[0].raw().unwrap();
-        assert_eq!((back.chunks.len(), raw.encoding), (1, Encoding::Xor));
-        let mut columns = SampleColumns::default();
-        raw.decode_into(TimeRange::ALL, &mut columns).unwrap();
-        assert_eq!(columns.ts.into_iter().zip(columns.values).collect::<Vec<_>>(), samples);
     }
 
     #[test]

@@ -10,9 +10,7 @@
 
 mod blocks;
 mod head;
-mod known;
 mod select;
 
 pub use blocks::{BlockStorage, Way};
 pub use head::HeadStorage;
-pub use known::{KNOWN, Known};

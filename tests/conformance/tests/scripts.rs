@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use chronolith_conformance::{BlockStorage, HeadStorage, KNOWN, Way};
+use chronolith_conformance::{BlockStorage, HeadStorage, Way};
 use chronolith_promql::Engine;
 use chronolith_promql::script::{ScriptStorage, corpus, run_script, script_options};
 use tokio::runtime::{Handle, Runtime};
@@ -23,22 +23,17 @@ fn local_blocks(runtime: &Handle) -> Box<dyn ScriptStorage> {
 }
 
 /// Runs a script; `None` when it did what it should, else what was wrong.
-fn wrong(path: &Path, storage: &str, open: Open, runtime: &Handle) -> Option<String> {
+fn wrong(path: &Path, open: Open, runtime: &Handle) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let text = std::fs::read_to_string(path).expect("a readable script");
     let report = match run_script(&text, &Engine::new(script_options()), &|| open(runtime)) {
         Ok(report) => report,
         Err(e) => return Some(format!("{name}: {e}")),
     };
-    let known = KNOWN.iter().filter(|k| k.storages.contains(&storage) && k.script == name);
-    let known: Vec<usize> = known.flat_map(|k| k.lines).copied().collect();
-    println!("{name}: {} of {} failed, {} known", report.failures.len(), report.evals, known.len());
+    println!("{name}: {} of {} failed", report.failures.len(), report.evals);
     let mut out = String::new();
-    for f in report.failures.iter().filter(|f| !known.contains(&f.line)) {
+    for f in &report.failures {
         out.push_str(&format!("{name}:{}: {}\n    {}\n", f.line, f.query, f.message));
-    }
-    for line in known.iter().filter(|l| !report.failures.iter().any(|f| f.line == **l)) {
-        out.push_str(&format!("{name}:{line}: passes over {storage}, but is listed as one that cannot\n"));
     }
     (!out.is_empty()).then_some(out)
 }
@@ -56,7 +51,7 @@ fn all_pass(scripts: Vec<PathBuf>, storage: &str, open: Open) {
                 loop {
                     let Some(path) = waiting.lock().expect("nobody panics here").next() else { break };
                     if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&only)) {
-                        let found = wrong(&path, storage, open, runtime.handle());
+                        let found = wrong(&path, open, runtime.handle());
                         failures.lock().expect("nobody panics here").extend(found);
                     }
                 }
@@ -88,7 +83,7 @@ fn upstream_scripts_pass_over_blocks() {
     all_pass(scripts, "blocks", blocks);
 }
 
-/// Over gRPC the start timestamps are lost; the rest is the same either way.
+/// Start timestamps go another way through gRPC; the rest is the same.
 #[test]
 fn start_timestamps_pass_over_blocks_of_this_process() {
     let Some(mut scripts) = corpus::upstream_scripts() else { return };
