@@ -88,7 +88,7 @@ impl Ast {
         };
         match (self.kind(a), other.kind(b)) {
             (NodeKind::Number { value: x, duration: xd }, NodeKind::Number { value: y, duration: yd }) => {
-                same_float(*x, *y) && xd == yd
+                same_number(*x, *y, *xd) && xd == yd
             }
             (NodeKind::String(x), NodeKind::String(y)) => x == y,
             (NodeKind::Paren(_), NodeKind::Paren(_)) => true,
@@ -148,7 +148,7 @@ impl Ast {
                 (
                     DurationKind::Number { value: x, duration: xd },
                     DurationKind::Number { value: y, duration: yd },
-                ) => same_float(x, y) && xd == yd,
+                ) => same_number(x, y, xd) && xd == yd,
                 (DurationKind::Step, DurationKind::Step) | (DurationKind::Range, DurationKind::Range) => true,
                 (DurationKind::Unary(x, a), DurationKind::Unary(y, b)) => {
                     x == y && self.same_duration(a, other, b)
@@ -193,6 +193,11 @@ impl Ast {
         }
         Ok(())
     }
+}
+
+/// A duration of minus zero prints without its sign, as upstream's does, so that it reads as zero.
+fn same_number(a: f64, b: f64, duration: bool) -> bool {
+    same_float(a, b) || duration && a == 0.0 && b == 0.0
 }
 
 fn same_float(a: f64, b: f64) -> bool {
