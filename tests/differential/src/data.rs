@@ -105,6 +105,8 @@ struct Builder {
     data: Data,
     random: Random,
     closed_windows: bool,
+    /// Series carry `__type__` and `__unit__`.
+    types: bool,
 }
 
 impl Data {
@@ -114,6 +116,7 @@ impl Data {
             data: Data::default(),
             random: Random::new(seed),
             closed_windows: dialect.closed_windows(),
+            types: dialect.has("type-and-unit-labels"),
         };
         b.classic();
         b.gauges();
@@ -138,13 +141,26 @@ impl Builder {
     }
 
     fn add(&mut self, shape: Shape, name: &str, labels: &[(&str, &str)], points: Vec<(i64, Point)>) {
+        let mut labels = labels.to_vec();
+        if self.types {
+            let kind = match shape {
+                Shape::Counter => Some("counter"),
+                Shape::Gauge => Some("gauge"),
+                Shape::Bucket | Shape::Native => Some("histogram"),
+                Shape::Info => Some("info"),
+                Shape::Mixed => None,
+            };
+            labels.extend(kind.map(|kind| ("__type__", kind)));
+            let unit = ["seconds", "bytes"].into_iter().find(|unit| name.contains(unit));
+            labels.extend(unit.map(|unit| ("__unit__", unit)));
+        }
         let at = self.data.metrics.iter().position(|m| m.name == name);
         let at = at.unwrap_or_else(|| {
             self.data.metrics.push(Metric { name: name.to_owned(), shape, labels: Vec::new() });
             self.data.metrics.len() - 1
         });
         let metric = &mut self.data.metrics[at];
-        for (label, value) in labels {
+        for (label, value) in &labels {
             match metric.labels.iter_mut().find(|(l, _)| l == label) {
                 Some((_, values)) if values.iter().any(|v| v == value) => {}
                 Some((_, values)) => values.push((*value).to_owned()),

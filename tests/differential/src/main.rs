@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chronolith_differential::run::{Settings, run};
+use chronolith_differential::run::{Settings, Storage, run};
 use chronolith_differential::servers::chronolith_binary;
 use clap::Parser;
 
@@ -32,6 +32,9 @@ struct Args {
     /// Write native histograms too
     #[arg(long)]
     native: bool,
+    /// Where Chronolith reads what was written
+    #[arg(long, value_enum, default_value = "head")]
+    storage: Storage,
     /// Stop after so many divergences
     #[arg(long, default_value_t = 20)]
     divergences_max: usize,
@@ -44,6 +47,7 @@ fn main() -> Result<ExitCode> {
         chronolith: args.chronolith.map_or_else(chronolith_binary, Ok)?,
         features: args.enable_feature,
         native: args.native,
+        storage: args.storage,
         seed: args.seed,
         numbers: args.only.map_or(0..args.queries, |n| n..n + 1),
         divergences_max: args.divergences_max,

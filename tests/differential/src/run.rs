@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use chronolith_testkit::http;
+use chronolith_testkit::{http, wait_until};
 use serde_json::Value;
 
 use crate::compare::{Outcome, compare};
@@ -13,7 +13,7 @@ use crate::data::Data;
 use crate::dialect::Dialect;
 use crate::differences::{CHANCE, excuse};
 use crate::generate::{Case, case};
-use crate::servers::{Server, version_of};
+use crate::servers::{PATIENCE, Server, version_of};
 
 /// Steps of the shrinker for one divergence; each asks both sides once.
 const SHRINK_STEPS_MAX: usize = 300;
@@ -21,6 +21,16 @@ const SHRINK_STEPS_MAX: usize = 300;
 /// How often the peer is asked again before its answer counts as settled: of two equally likely answers, the wrong one so many
 /// times in a row does not happen.
 const ASKED_AGAIN: usize = 30;
+
+/// Where our side reads what was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Storage {
+    /// The head of `chronolith server`.
+    #[default]
+    Head,
+    /// Blocks in a bucket, behind the StoreAPI: `chronolith query` over `chronolith store`.
+    Bucket,
+}
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -33,6 +43,8 @@ pub struct Settings {
     pub features: Vec<String>,
     /// Native histograms are part of the data.
     pub native: bool,
+    /// Where our side reads.
+    pub storage: Storage,
     /// Seed of the queries.
     pub seed: u64,
     /// Numbers of the queries.
@@ -141,6 +153,10 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Report)) -> Result<Rep
     // The tenant's label: the peer's series get it from the start.
     let added = ours.added_labels(&data.series[0])?;
     theirs.write(&data.series, &added)?;
+    let ours = match settings.storage {
+        Storage::Head => ours,
+        Storage::Bucket => ours.into_bucket(&settings.chronolith, dir.path(), &dialect)?,
+    };
     let sides = Sides { dialect, ours, theirs };
     sides.check_data(data.series.len())?;
     let mut report = Report { version, ..Report::default() };
@@ -166,8 +182,14 @@ impl Sides {
             http::encode("count(last_over_time({job!=\"\"}[2h]))"),
             1_709_253_000
         );
-        let (ours, theirs) = (self.ours.ask("query", &form)?, self.theirs.ask("query", &form)?);
         let count = |v: &Value| v["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
+        let theirs = self.theirs.ask("query", &form)?;
+        // A querier finds its endpoints after it is ready.
+        let mut ours = Value::Null;
+        wait_until("our side has all series", PATIENCE, || {
+            ours = self.ours.ask("query", &form).ok()?;
+            (count(&ours) == count(&theirs)).then_some(())
+        });
         ensure!(
             count(&ours) == Some(written.to_string()) && count(&ours) == count(&theirs),
             "{written} series were written; ours: {ours}, theirs: {theirs}"

@@ -13,7 +13,7 @@ use crate::dialect::Dialect;
 use crate::protobuf::write_body;
 
 /// A bound against hanging, not an expectation.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One side.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Server {
     port: u16,
     write_path: &'static str,
     process: Process,
+    /// What it asks.
+    behind: Option<Process>,
 }
 
 impl Server {
@@ -31,7 +33,7 @@ impl Server {
         let mut builder = Process::builder(binary)
             .arg("server")
             .arg(format!("--http-address=127.0.0.1:{port}"))
-            .args(["--grpc-address=127.0.0.1:0", "--self-monitoring=false"])
+            .args(["--grpc-address=127.0.0.1:0", "--self-monitoring=false", "--web.enable-admin-api"])
             .arg(format!("--data-dir={}", dir.join("chronolith").display()));
         if !dialect.features.is_empty() {
             builder = builder.arg(format!("--enable-feature={}", dialect.features.join(",")));
@@ -58,7 +60,39 @@ impl Server {
 
     fn ready(name: &'static str, port: u16, write_path: &'static str, mut process: Process) -> Self {
         process.wait_ready(&format!("http://127.0.0.1:{port}/-/ready"), PATIENCE);
-        Server { name, port, write_path, process }
+        Server { name, port, write_path, process, behind: None }
+    }
+
+    /// Puts what `chronolith server` holds into its bucket and stops it; a store gateway reads the bucket, and a querier asks the
+    /// gateway.
+    pub fn into_bucket(mut self, binary: &Path, dir: &Path, dialect: &Dialect) -> Result<Self> {
+        let url = format!("http://127.0.0.1:{}/api/v1/admin/tsdb/flush", self.port);
+        let flushed = http::request("POST", &url, &[], b"")?;
+        if flushed.status != 200 {
+            bail!("flushing: {} {}", flushed.status, flushed.text());
+        }
+        self.process.terminate(PATIENCE);
+        let (http, grpc, port) = (free_port(), free_port(), free_port());
+        let bucket = dir.join("chronolith").join("bucket");
+        let config =
+            format!("{{type: FILESYSTEM, config: {{directory: {:?}}}}}", bucket.display().to_string());
+        let mut store = Process::builder(binary)
+            .arg("store")
+            .arg(format!("--http-address=127.0.0.1:{http}"))
+            .arg(format!("--grpc-address=127.0.0.1:{grpc}"))
+            .arg(format!("--data-dir={}", dir.join("store").display()))
+            .arg(format!("--objstore.config={config}"))
+            .spawn();
+        store.wait_ready(&format!("http://127.0.0.1:{http}/-/ready"), PATIENCE);
+        let mut query = Process::builder(binary)
+            .arg("query")
+            .arg(format!("--http-address=127.0.0.1:{port}"))
+            .args(["--grpc-address=127.0.0.1:0".to_owned(), format!("--endpoint=127.0.0.1:{grpc}")]);
+        if !dialect.features.is_empty() {
+            query = query.arg(format!("--enable-feature={}", dialect.features.join(",")));
+        }
+        let server = Self::ready("chronolith", port, "/api/v1/receive", query.spawn());
+        Ok(Server { behind: Some(store), ..server })
     }
 
     /// Writes series.
@@ -100,7 +134,8 @@ impl Server {
 
     /// Lines of the log that a healthy run does not have.
     pub fn errors(&self) -> Vec<String> {
-        self.process.unexpected_errors(&[])
+        let behind = self.behind.iter().flat_map(|p| p.unexpected_errors(&[]));
+        self.process.unexpected_errors(&[]).into_iter().chain(behind).collect()
     }
 }
 
