@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "chronolith/peer.proto",
     "thanos/labels.proto",
     "thanos/store.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 12] = [
     "thanos/metadata.proto",
     "thanos/rules.proto",
     "thanos/targets.proto",
+    "thanos/status.proto",
     "prometheus/types.proto",
     "prometheus/remote.proto",
 ];

@@ -33,6 +33,8 @@ pub struct SelectHints {
     pub grouping: Vec<String>,
     /// Of each series only the newest sample inside the range is looked at.
     pub newest_only: bool,
+    /// The query looks at these labels only, sorted: a storage may replace all others by one that keeps the series apart.
+    pub keep_labels: Option<Vec<String>>,
 }
 
 /// One selector's read.

@@ -8,7 +8,7 @@ use chronolith_storeapi::PartialResponse;
 
 use crate::admission::AdmissionConfig;
 use crate::features::Features;
-use crate::http::{CrossOrigin, RemoteReadLimits, Settings, Tenancy};
+use crate::http::{CrossOrigin, RemoteReadLimits, SearchSettings, Settings, Tenancy};
 
 /// Settings of the query role. Every field names its flag.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ pub struct Config {
     pub cross_origin: CrossOrigin,
     /// `--storage.remote.read-*`.
     pub remote_read: RemoteReadLimits,
+    /// `--web.search.max-limit`; 0 is no bound.
+    pub search_limit_max: usize,
 }
 
 impl Default for Config {
@@ -96,6 +98,7 @@ impl Default for Config {
             tenancy: None,
             cross_origin: CrossOrigin::All,
             remote_read: RemoteReadLimits::default(),
+            search_limit_max: 10_000,
         }
     }
 }
@@ -108,6 +111,7 @@ impl Config {
             metadata_range_ms: self.metadata_range_ms,
             cross_origin: self.cross_origin.clone(),
             remote_read: self.remote_read,
+            search: SearchSettings { enabled: self.features.search_api, limit_max: self.search_limit_max },
             tenancy: self.tenancy.clone(),
         }
     }

@@ -287,7 +287,7 @@ impl Member {
     fn endpoint(&self) -> Option<Arc<Endpoint>> {
         let says = self.state.info.as_ref().filter(|_| self.state.last_error.is_none())?;
         // A ruler that keeps no series is asked for its rules; with an empty time it is never asked for series.
-        let beside = says.exemplars || says.metadata || says.rules || says.targets;
+        let beside = says.exemplars || says.metadata || says.rules || says.targets || says.status;
         let info = match &says.store {
             Some(info) => info.clone(),
             None if beside => StoreInfo::new(&says.component),
@@ -299,6 +299,7 @@ impl Member {
             metadata: says.metadata.then(|| Arc::clone(&self.client) as _),
             rules: says.rules.then(|| Arc::clone(&self.client) as _),
             targets: says.targets.then(|| Arc::clone(&self.client) as _),
+            status: says.status.then(|| Arc::clone(&self.client) as _),
         };
         Some(Arc::new(Endpoint { name: self.state.name.clone(), store, info, local: false, apis }))
     }
@@ -311,7 +312,9 @@ async fn local_state(local: &LocalStore) -> EndpointState {
             let (exemplars, metadata) = (local.apis.exemplars.is_some(), local.apis.metadata.is_some());
             let component = info.component.clone();
             let (rules, targets) = (local.apis.rules.is_some(), local.apis.targets.is_some());
-            (Some(EndpointInfo { component, store: Some(info), exemplars, metadata, rules, targets }), None)
+            let status = local.apis.status.is_some();
+            let store = Some(info);
+            (Some(EndpointInfo { component, store, exemplars, metadata, rules, targets, status }), None)
         }
         Err(error) => (None, Some(error.chain())),
     };

@@ -18,6 +18,8 @@ pub struct Features {
     pub step_stats: bool,
     /// `type-and-unit-labels`: annotations look at `__type__`.
     pub type_and_unit_labels: bool,
+    /// `search-api`: `/api/v1/search/*`.
+    pub search_api: bool,
     /// `use-start-timestamps`: `rate` and its kin use start timestamps.
     pub start_timestamps: bool,
 }
@@ -32,7 +34,7 @@ const ALWAYS_ON: [&str; 5] = [
 ];
 
 /// Upstream's names of what this program does not do, or does elsewhere: scraping, its own storage and page.
-const NOT_OURS: [&str; 16] = [
+const NOT_OURS: [&str; 15] = [
     "auto-reload-config",
     "concurrent-rule-eval",
     "created-timestamp-zero-ingestion",
@@ -46,7 +48,6 @@ const NOT_OURS: [&str; 16] = [
     "otlp-deltatocumulative",
     "otlp-native-delta-ingestion",
     "query-pushdown",
-    "search-api",
     "st-synthesis",
     "use-uncached-io",
 ];
@@ -89,6 +90,7 @@ impl Features {
             "promql-binop-fill-modifiers" => &mut self.fill_modifiers,
             "promql-delayed-name-removal" => &mut self.delayed_name_removal,
             "promql-per-step-stats" => &mut self.step_stats,
+            "search-api" => &mut self.search_api,
             "type-and-unit-labels" => &mut self.type_and_unit_labels,
             "use-start-timestamps" => &mut self.start_timestamps,
             _ => return None,

@@ -206,7 +206,8 @@ pub async fn run(
         exemplars: Some(fanout.clone()),
         metadata: Some(fanout.clone()),
         rules: Some(fanout.clone()),
-        targets: Some(fanout),
+        targets: Some(fanout.clone()),
+        status: Some(fanout),
         ..Services::default()
     };
     let http = async {

@@ -16,8 +16,8 @@ use chronolith_promql::{
 };
 use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{
-    AggrChunk, ErrorKind, Fanout, PartialResponse, QueryHints, SeriesEvent, SeriesRequest, SeriesStream,
-    ShardInfo, Store, StoreError, StoreSeries, sort_and_dedup,
+    AggrChunk, ErrorKind, Fanout, PartialResponse, Projection, QueryHints, SeriesEvent, SeriesRequest,
+    SeriesStream, ShardInfo, Store, StoreError, StoreSeries, sort_and_dedup,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Handle;
@@ -51,6 +51,8 @@ pub struct SelectOptions {
 #[derive(Clone)]
 pub struct StoreQueryable {
     store: Arc<dyn Store>,
+    /// The same, where it is a fan-out.
+    fanout: Option<Fanout>,
     options: SelectOptions,
     runtime: Handle,
 }
@@ -58,13 +60,14 @@ pub struct StoreQueryable {
 impl StoreQueryable {
     /// Over a store. `runtime` runs the store's calls; the engine's threads must not be its workers.
     pub fn new(store: Arc<dyn Store>, options: SelectOptions, runtime: Handle) -> Self {
-        StoreQueryable { store, options, runtime }
+        StoreQueryable { store, fanout: None, options, runtime }
     }
 
     /// Over the stores of a fan-out that the options choose.
     pub fn over_fanout(fanout: &Fanout, options: SelectOptions, runtime: Handle) -> Self {
         let chosen = fanout.with_store_matchers(options.store_matchers.clone());
-        Self::new(Arc::new(chosen), options, runtime)
+        let store = Arc::new(chosen.clone());
+        StoreQueryable { store, fanout: Some(chosen), options, runtime }
     }
 
     fn removes_replicas(&self) -> bool {
@@ -97,6 +100,11 @@ impl StoreQueryable {
         };
         if self.removes_replicas() {
             series.without_replica_labels = self.options.replica_labels.clone();
+        }
+        if let (Some(keep), Some(fanout)) = (&hints.keep_labels, &self.fanout)
+            && fanout.projects(&series.matchers, series.range)
+        {
+            series.projection = Projection::new(keep.clone());
         }
         series
     }

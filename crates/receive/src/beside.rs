@@ -1,4 +1,4 @@
-//! Exemplars and metric metadata of all tenants.
+//! Exemplars, metric metadata and statistics of all tenants.
 //!
 //! Each tenant's external labels are part of its series: matchers on them choose tenants, and they win over a series' own.
 //! Metadata knows no labels, so all tenants answer together, as Thanos's do.
@@ -8,9 +8,9 @@ use chronolith_model::{Labels, Matcher, TenantId};
 use chronolith_storeapi::local::strip_external;
 use chronolith_storeapi::{
     Exemplars, ExemplarsAnswer, ExemplarsRequest, Metadata, MetadataAnswer, MetadataRequest, SeriesExemplars,
-    StoreError,
+    Statistic, Status, StatusAnswer, StatusRequest, StoreError, TsdbStatistics,
 };
-use chronolith_tsdb::head::Head;
+use chronolith_tsdb::head::{Head, HeadStats, NameValue};
 
 use crate::TenantsStore;
 
@@ -69,5 +69,37 @@ impl Metadata for TenantsStore {
             Ok(())
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Status for TenantsStore {
+    async fn tsdb_statistics(&self, request: StatusRequest) -> Result<StatusAnswer, StoreError> {
+        self.for_each_tenant(StatusAnswer::default(), move |answer, db, tenant, external| {
+            if strip_external(&request.matchers, external).is_some()
+                && let Some(head) = db.head(tenant)
+            {
+                answer.tenants.insert(tenant.as_str().to_owned(), statistics(head.stats(request.limit)));
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn statistics(stats: HeadStats) -> TsdbStatistics {
+    let list = |list: Vec<NameValue>| {
+        list.into_iter().map(|NameValue { name, value }| Statistic { name, value }).collect()
+    };
+    TsdbStatistics {
+        series: stats.series_count,
+        label_pairs: stats.label_pair_count,
+        chunks: stats.chunk_count,
+        mint: stats.min_time,
+        maxt: stats.max_time,
+        series_by_metric: list(stats.series_count_by_metric_name),
+        values_by_label: list(stats.label_value_count_by_label_name),
+        bytes_by_label: list(stats.memory_in_bytes_by_label_name),
+        series_by_pair: list(stats.series_count_by_label_value_pair),
     }
 }

@@ -83,10 +83,15 @@ impl Receive {
         self.store.clone()
     }
 
-    /// Exemplars and metadata of live data.
+    /// Exemplars, metadata and statistics of live data.
     pub fn apis(&self) -> Apis {
         let store = &self.store;
-        Apis { exemplars: Some(store.clone()), metadata: Some(store.clone()), ..Apis::default() }
+        Apis {
+            exemplars: Some(store.clone()),
+            metadata: Some(store.clone()),
+            status: Some(store.clone()),
+            ..Apis::default()
+        }
     }
 
     /// Where writes go: the hashring, or the local heads.
@@ -275,7 +280,8 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         let services = Services {
             store: store.clone().map(|s| s as Arc<dyn Store>),
             exemplars: store.clone().map(|s| s as _),
-            metadata: store.map(|s| s as _),
+            metadata: store.clone().map(|s| s as _),
+            status: store.map(|s| s as _),
             write: Some(sink),
             write_local: local,
             ..Services::default()

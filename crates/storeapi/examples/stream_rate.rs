@@ -1,5 +1,6 @@
-//! Measures series per second through server, client and merge on one machine:
-//! `cargo run --release -p chronolith-storeapi --features contract --example stream_rate -- [series] [stores]`.
+//! Measures series per second and CPU through server, client and merge on one machine, with whole label sets and with those that
+//! `sum by (job)` looks at:
+//! `cargo run --release -p chronolith-storeapi --features contract --example stream_rate -- [series] [stores] [labels]`.
 #![allow(missing_docs, clippy::print_stdout)]
 
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use std::time::Instant;
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_storeapi::contract::TestSeries;
 use chronolith_storeapi::{
-    Apis, ClientOptions, Endpoint, Endpoints, Fanout, FanoutOptions, MemoryStore, SeriesEvent, SeriesRequest,
-    ServerOptions, Services, Store, StoreClient, serve,
+    Apis, ClientOptions, Endpoint, Endpoints, Fanout, FanoutOptions, MemoryStore, Projection, SeriesEvent,
+    SeriesRequest, ServerOptions, Services, Store, StoreClient, serve,
 };
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
@@ -18,17 +19,21 @@ use tokio::net::TcpListener;
 async fn main() {
     let mut args = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a number"));
     let (series, stores) = (args.next().unwrap_or(200_000), args.next().unwrap_or(2));
-    // Four labels and one chunk of 120 samples each; every store has all series (full overlap).
+    let more_labels = args.next().unwrap_or(4).saturating_sub(4);
+    // One chunk of 120 samples each; every store has all series (full overlap).
     let all: Vec<_> = (0..series)
         .map(|i| {
             let (instance, path) =
                 (format!("10.0.{}.{}:9100", i / 250 % 250, i % 250), format!("/p/{}", i / 62_500));
-            let labels = [
+            let mut labels = vec![
                 ("__name__", "http_requests_total"),
                 ("instance", &instance),
                 ("job", "api"),
                 ("path", &path),
             ];
+            // As long as those that a cluster's service discovery gives.
+            let named: Vec<String> = (0..more_labels).map(|i| format!("kubernetes_label_{i}")).collect();
+            labels.extend(named.iter().map(|name| (name.as_str(), "frontend-7d4b9c6f5-x2x9k")));
             let series = TestSeries::new(&labels, 0, 120);
             (series.labels.clone(), series.chunks())
         })
@@ -57,10 +62,17 @@ async fn main() {
         ("grpc x1", Arc::new(Fanout::new(Arc::new(one), FanoutOptions::default())), 1),
         ("grpc merged", Arc::new(Fanout::new(Arc::new(set), FanoutOptions::default())), stores),
     ];
-    for (name, store, sources) in cases {
+    let keep = Projection::new(vec!["__name__".to_owned(), "job".to_owned()]);
+    let cases = cases.into_iter().flat_map(|(name, store, sources)| {
+        [None, keep.clone()].map(|projection| (name, Arc::clone(&store), sources, projection))
+    });
+    for (name, store, sources, projection) in cases {
         let mut best = f64::INFINITY;
+        let (cpu, mut label_bytes) = (cpu_ms(), 0);
         for _ in 0..3 {
-            let request = SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("job", "api")]);
+            let mut request = SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("job", "api")]);
+            request.projection.clone_from(&projection);
+            label_bytes = 0;
             let started = Instant::now();
             let mut stream = store.series(request).await.expect("the store answers");
             let (mut got, mut bytes) = (0, 0);
@@ -68,6 +80,7 @@ async fn main() {
                 match event.expect("no error") {
                     SeriesEvent::Batch(batch) => {
                         got += batch.len();
+                        label_bytes += batch.iter().map(|s| s.labels.encoded_len()).sum::<usize>();
                         bytes += batch.iter().flat_map(|s| &s.chunks).map(|c| c.bytes_len()).sum::<usize>();
                     }
                     other => panic!("{other:?}"),
@@ -78,6 +91,19 @@ async fn main() {
             best = best.min(started.elapsed().as_secs_f64());
         }
         let rate = (series * sources) as f64 / best;
-        println!("{name:12} {sources} x {series} series in {best:.3} s: {rate:.0} series/s read");
+        let what = if projection.is_some() { "projected" } else { "whole" };
+        println!(
+            "{name:12} {what:9} {sources} x {series} series in {best:.3} s: {rate:.0} series/s read, {} ms CPU, {} label bytes a series",
+            (cpu_ms() - cpu) / 3,
+            label_bytes / series
+        );
     }
+}
+
+/// User and system time of this process so far.
+fn cpu_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    // Ticks of 10 ms; user and system time are the 12th and 13th field after the name.
+    fields.skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum::<u64>() * 10
 }

@@ -4,6 +4,7 @@
 //! seconds. Whole answers have no deadline here, since a long stream is no fault: the fan-out watches the pauses.
 
 mod rules;
+mod status;
 
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ pub struct StoreClient {
     metadata: thanos::metadata_client::MetadataClient<Channel>,
     rules: thanos::rules_client::RulesClient<Channel>,
     targets: thanos::targets_client::TargetsClient<Channel>,
+    status: thanos::status_client::StatusClient<Channel>,
     info_timeout: Duration,
     batch_size: usize,
 }
@@ -105,7 +107,9 @@ impl StoreClient {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             rules: thanos::rules_client::RulesClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            targets: thanos::targets_client::TargetsClient::new(channel)
+            targets: thanos::targets_client::TargetsClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            status: thanos::status_client::StatusClient::new(channel)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             info_timeout: options.info_timeout,
             batch_size: options.batch_size,

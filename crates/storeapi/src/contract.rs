@@ -16,8 +16,8 @@ use chronolith_model::{Labels, MatchOp, Matcher, TimeRange};
 use futures::StreamExt as _;
 
 use crate::{
-    AggrChunk, ErrorKind, LabelNamesRequest, LabelValuesRequest, PartialResponse, SeriesEvent, SeriesRequest,
-    ShardInfo, Store, StoreError,
+    AggrChunk, ErrorKind, LabelNamesRequest, LabelValuesRequest, PartialResponse, Projection, SeriesEvent,
+    SeriesRequest, ShardInfo, Store, StoreError,
 };
 
 /// The first sample's time: a multiple of two hours.
@@ -68,6 +68,7 @@ pub async fn run(fixture: &dyn StoreFixture) {
     external_labels_win(fixture).await;
     replica_labels_go_before_sorting(fixture).await;
     shards(fixture).await;
+    projections(fixture).await;
     limits(fixture).await;
     info(fixture).await;
 }
@@ -98,6 +99,30 @@ impl Loaded {
     fn full<'a>(&'a self, matchers: &'a [Matcher]) -> impl Iterator<Item = Labels> + 'a {
         let full = self.series.iter().map(|s| s.labels.with(self.external.iter()));
         full.filter(|l| matchers.iter().all(|m| m.matches(l.get(&m.name).unwrap_or(""))))
+    }
+}
+
+async fn projections(fixture: &dyn StoreFixture) {
+    let mut series = Vec::new();
+    for (metric, pod, replica) in
+        [("a", "1", "x"), ("a", "1", "y"), ("a", "2", "x"), ("b", "1", "x"), ("b", "3", "x")]
+    {
+        let labels = [("__name__", metric), ("job", "j"), ("pod", pod), ("replica", replica)];
+        series.push(TestSeries::new(&labels, 0, 10));
+    }
+    let loaded = Loaded::new(fixture, &[("region", "eu")], series).await;
+    let everything = [Matcher::equal("job", "j")];
+    for keep in [&["__name__"][..], &["__name__", "job", "region"], &["pod"], &[]] {
+        let projection = Projection::new(keep.iter().map(|s| (*s).to_owned()).collect());
+        let mut request = SeriesRequest::new(TimeRange::ALL, everything.to_vec());
+        request.without_replica_labels = vec!["replica".to_owned()];
+        request.projection.clone_from(&projection);
+        let projection = projection.expect("none of these is the hash label");
+        let mut want: Vec<Labels> =
+            loaded.want(&everything, &["replica"]).iter().map(|l| projection.apply(l)).collect();
+        want.sort();
+        assert_eq!(want.len(), 4);
+        assert_eq!(labels_of(loaded.store.as_ref(), request).await, want, "{keep:?}");
     }
 }
 

@@ -5,11 +5,12 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use crate::chunk_encodings::ChunkEncodings;
+use crate::projection::SERIES_HASH;
 use crate::proto::thanos;
 use crate::proto::thanos::info;
 use crate::{
-    Aggregate, AggregateSet, ErrorKind, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,
-    SeriesHints, SeriesRequest, ShardInfo, StoreError, StoreInfo, TsdbInfo,
+    Aggregate, AggregateSet, ErrorKind, LabelNamesRequest, LabelValuesRequest, PartialResponse, Projection,
+    QueryHints, SERIES_HASH_LABEL, SeriesHints, SeriesRequest, ShardInfo, StoreError, StoreInfo, TsdbInfo,
 };
 
 /// More matchers than any query writes; each costs an index lookup.
@@ -108,6 +109,7 @@ pub(crate) fn series_request_from(proto: thanos::SeriesRequest) -> Result<Series
         block_matchers = matchers_from(hints.block_matchers)?;
     }
     bounded("replica labels", proto.without_replica_labels.len(), NAMES_MAX)?;
+    let projection = projection_from(&proto)?;
     Ok(SeriesRequest {
         range: TimeRange::new(proto.min_time, proto.max_time),
         matchers: matchers_from(proto.matchers)?,
@@ -120,6 +122,7 @@ pub(crate) fn series_request_from(proto: thanos::SeriesRequest) -> Result<Series
         hints: proto.query_hints.map(hints_from).unwrap_or_default(),
         shard: proto.shard_info.map(shard_from).transpose()?.flatten(),
         without_replica_labels: proto.without_replica_labels,
+        projection,
         limit: count_from("limit", proto.limit)?,
         batch_size: count_from("response_batch_size", proto.response_batch_size)?.clamp(1, BATCH_SIZE_MAX),
     })
@@ -150,7 +153,7 @@ pub(crate) fn series_request_to(request: &SeriesRequest) -> thanos::SeriesReques
         partial_response_strategy,
         skip_chunks: request.skip_chunks,
         hints,
-        query_hints: Some(hints_to(&request.hints)),
+        query_hints: Some(hints_to(&request.hints, request.projection.as_ref())),
         shard_info: request.shard.as_ref().map(|s| thanos::ShardInfo {
             shard_index: s.index as i64,
             total_shards: s.count as i64,
@@ -161,6 +164,7 @@ pub(crate) fn series_request_to(request: &SeriesRequest) -> thanos::SeriesReques
         limit: i64::try_from(request.limit).unwrap_or(0),
         response_batch_size: request.batch_size.min(BATCH_SIZE_MAX) as i64,
         chunk_encodings: ChunkEncodings::ALL.to_wire(),
+        series_hash: request.projection.as_ref().map_or_else(String::new, |_| SERIES_HASH.to_owned()),
     }
 }
 
@@ -175,13 +179,30 @@ fn hints_from(proto: thanos::QueryHints) -> QueryHints {
     }
 }
 
-fn hints_to(hints: &QueryHints) -> thanos::QueryHints {
+/// Carried out only for who asks by our hash; see the field's comment.
+fn projection_from(proto: &thanos::SeriesRequest) -> Result<Option<Projection>, StoreError> {
+    let asked = proto.query_hints.as_ref().filter(|hints| {
+        proto.series_hash == SERIES_HASH
+            && hints.projection_include
+            && hints.series_hash_label_name == SERIES_HASH_LABEL
+    });
+    let Some(hints) = asked else { return Ok(None) };
+    bounded("projected labels", hints.projection_labels.len(), NAMES_MAX)?;
+    match Projection::new(hints.projection_labels.clone()) {
+        Some(projection) => Ok(Some(projection)),
+        None => Err(StoreError::invalid(format!("{SERIES_HASH_LABEL} cannot be projected"))),
+    }
+}
+
+fn hints_to(hints: &QueryHints, projection: Option<&Projection>) -> thanos::QueryHints {
     thanos::QueryHints {
         step_millis: hints.step_ms,
         func: hints.func.clone().map(|name| thanos::Func { name }),
         grouping: Some(thanos::Grouping { by: hints.by, labels: hints.grouping.clone() }),
         range: Some(thanos::Range { millis: hints.range_ms }),
-        ..Default::default()
+        projection_labels: projection.map_or_else(Vec::new, |p| p.names().to_vec()),
+        projection_include: projection.is_some(),
+        series_hash_label_name: projection.map_or_else(String::new, |_| SERIES_HASH_LABEL.to_owned()),
     }
 }
 
@@ -304,6 +325,8 @@ pub struct EndpointInfo {
     pub rules: bool,
     /// It answers [`crate::Targets`].
     pub targets: bool,
+    /// It answers [`crate::Status`].
+    pub status: bool,
 }
 
 /// What a server offers beside the StoreAPI.
@@ -315,6 +338,7 @@ pub(crate) struct Offers {
     pub(crate) targets: bool,
     /// `chronolith.Peer`.
     pub(crate) peer: bool,
+    pub(crate) status: bool,
 }
 
 pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
@@ -339,6 +363,7 @@ pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
                 })
                 .collect(),
             supports_projections: false,
+            series_hash: if info.supports_projection { SERIES_HASH.to_owned() } else { String::new() },
         }),
         exemplars,
         metric_metadata: offers.metadata.then_some(info::MetricMetadataInfo {}),
@@ -347,6 +372,7 @@ pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
         chronolith_peer: offers
             .peer
             .then_some(info::PeerInfo { batch_version: u32::from(crate::peer::BATCH_VERSION) }),
+        status: offers.status.then_some(info::StatusInfo {}),
         ..Default::default()
     }
 }
@@ -356,6 +382,7 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
     let component = proto.component_type;
     let (exemplars, metadata) = (proto.exemplars.is_some(), proto.metric_metadata.is_some());
     let (rules, targets) = (proto.rules.is_some(), proto.targets.is_some());
+    let status = proto.status.is_some();
     let store = proto.store.map(|store| {
         let tsdbs = store.tsdb_infos.into_iter().map(|t| {
             let labels = labels_from(t.labels.unwrap_or_default())?;
@@ -367,10 +394,11 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
             range: TimeRange::new(store.min_time, store.max_time),
             supports_sharding: store.supports_sharding,
             supports_without_replica_labels: store.supports_without_replica_labels,
+            supports_projection: store.series_hash == SERIES_HASH,
             tsdbs: tsdbs.collect::<Result<_, StoreError>>()?,
         })
     });
-    Ok(EndpointInfo { component, store: store.transpose()?, exemplars, metadata, rules, targets })
+    Ok(EndpointInfo { component, store: store.transpose()?, exemplars, metadata, rules, targets, status })
 }
 
 /// The one place where errors become gRPC codes.

@@ -19,7 +19,7 @@ use crate::local::LabelSetUnion;
 use crate::merge::{MergeOptions, Source, abort, merge, warning};
 use crate::{
     Exemplars, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, Metadata, PartialResponse,
-    Rules, SeriesEvent, SeriesRequest, SeriesStream, Shaper, Store, StoreError, StoreInfo, Targets,
+    Rules, SeriesEvent, SeriesRequest, SeriesStream, Shaper, Status, Store, StoreError, StoreInfo, Targets,
 };
 
 /// The pseudo label by which store matchers choose endpoints.
@@ -56,6 +56,8 @@ pub struct Apis {
     pub rules: Option<Arc<dyn Rules>>,
     /// Targets.
     pub targets: Option<Arc<dyn Targets>>,
+    /// Statistics of heads.
+    pub status: Option<Arc<dyn Status>>,
 }
 
 /// The stores of a fan-out at one moment.
@@ -174,6 +176,16 @@ impl Fanout {
                 && endpoint.info.supports_sharding;
             Some(sum.saturating_add(if able { of(endpoint.store.as_ref()) } else { None }?))
         })
+    }
+}
+
+impl Fanout {
+    /// True when whoever is asked is remote and leaves out labels itself. A store of this process hands over label sets as they
+    /// are: it costs nothing, and leaving some out would.
+    pub fn projects(&self, matchers: &[Matcher], range: TimeRange) -> bool {
+        let endpoints = self.set.endpoints();
+        let mut asked = endpoints.up.iter().filter(|e| self.is_asked(e, range, matchers)).peekable();
+        asked.peek().is_some() && asked.all(|e| !e.local && e.info.supports_projection)
     }
 }
 
@@ -367,12 +379,15 @@ async fn open(endpoint: &Endpoint, request: SeriesRequest) -> Result<SeriesStrea
     let can_remove =
         endpoint.info.supports_without_replica_labels || request.without_replica_labels.is_empty();
     let can_shard = endpoint.info.supports_sharding || request.shard.is_none();
-    if can_remove && can_shard {
+    let can_project = endpoint.info.supports_projection || request.projection.is_none();
+    if can_remove && can_shard && can_project {
         return endpoint.store.series(request).await;
     }
     let mut asked = request.clone();
     asked.limit = 0;
+    // Both are carried out on the labels that are left when replica labels are gone, and on whole ones.
     asked.shard = None;
+    asked.projection = None;
     if !can_remove {
         asked.without_replica_labels.clear();
     }

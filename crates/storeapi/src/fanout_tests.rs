@@ -60,7 +60,12 @@ impl Store for Plain {
 
     async fn info(&self) -> Result<StoreInfo, StoreError> {
         let info = self.0.info().await?;
-        Ok(StoreInfo { supports_sharding: false, supports_without_replica_labels: false, ..info })
+        Ok(StoreInfo {
+            supports_sharding: false,
+            supports_without_replica_labels: false,
+            supports_projection: false,
+            ..info
+        })
     }
 }
 

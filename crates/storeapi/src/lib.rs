@@ -19,6 +19,7 @@ pub mod contract;
 mod convert;
 mod convert_exemplars;
 mod convert_rules;
+mod convert_status;
 mod error;
 mod exemplars;
 mod fanout;
@@ -28,11 +29,13 @@ mod memory;
 mod merge;
 mod metadata;
 mod peer;
+mod projection;
 pub mod proto;
 mod request;
 mod rules;
 mod server;
 mod shape;
+mod status;
 mod store;
 mod targets;
 mod wire;
@@ -48,6 +51,7 @@ pub use memory::MemoryStore;
 pub use merge::{BATCH_SERIES, MergeOptions, SeriesIter, Source, merge, merge_iters};
 pub use metadata::{Metadata, MetadataAnswer, MetadataRequest};
 pub use peer::{PeerClient, PeerForm, PeerShare, compress_batch, decode_batch, encode_batch};
+pub use projection::{Projection, SERIES_HASH_LABEL};
 pub use request::{
     Aggregate, AggregateSet, LabelNamesRequest, LabelValuesRequest, PartialResponse, QueryHints,
     SeriesRequest, ShardInfo,
@@ -57,6 +61,7 @@ pub use rules::{
 };
 pub use server::{SeriesLimits, ServerOptions, Services, routes, serve};
 pub use shape::{Shaper, with_changes};
+pub use status::{Statistic, Status, StatusAnswer, StatusRequest, TsdbStatistics};
 pub use store::{
     AggrChunk, DownsampledChunk, LabelNames, LabelValues, SeriesEvent, SeriesHints, SeriesStream, Store,
     StoreInfo, StoreSeries, TsdbInfo,

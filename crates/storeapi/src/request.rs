@@ -2,6 +2,8 @@
 
 use chronolith_model::{Matcher, TimeRange};
 
+use crate::Projection;
+
 /// What to do when one of several stores fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PartialResponse {
@@ -120,6 +122,8 @@ pub struct SeriesRequest {
     pub shard: Option<ShardInfo>,
     /// Labels that are taken away before the series are sorted.
     pub without_replica_labels: Vec<String>,
+    /// Labels that are left in the series, after all of the above looked at them.
+    pub projection: Option<Projection>,
     /// At most so many series; 0 means all.
     pub limit: usize,
     /// Series per [`crate::SeriesEvent::Batch`]; 0 leaves it to the store. A hint: batches may be smaller.
@@ -141,6 +145,7 @@ impl SeriesRequest {
             hints: QueryHints::default(),
             shard: None,
             without_replica_labels: Vec::new(),
+            projection: None,
             limit: 0,
             batch_size: 0,
         }

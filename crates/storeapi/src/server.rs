@@ -1,5 +1,5 @@
-//! The gRPC services over a [`Store`], [`Exemplars`], [`Metadata`], [`Rules`], [`Targets`] and a [`WriteSink`]: StoreAPI, Info,
-//! Exemplars, Metadata, Rules, Targets, WriteableStore, health.
+//! The gRPC services over a [`Store`], [`Exemplars`], [`Metadata`], [`Rules`], [`Targets`], [`HeadStatus`] and a [`WriteSink`]:
+//! StoreAPI, Info, Exemplars, Metadata, Rules, Targets, Status, WriteableStore, health.
 //!
 //! Requests from outside are bounded: message size, series, samples and bytes of an answer, Series calls at a time. A
 //! limit that is hit ends the call with RESOURCE_EXHAUSTED and says which limit it was.
@@ -21,11 +21,12 @@ use crate::chunk_encodings::ChunkEncodings;
 use crate::convert::{self, Offers, status_from_error};
 use crate::convert_exemplars;
 use crate::convert_rules;
+use crate::convert_status;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::wire::{encode_series, encoded_len_max};
 use crate::{
-    AggrChunk, Exemplars, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesStream, Store,
-    StoreError, StoreSeries, Targets, WriteSink, peer,
+    AggrChunk, Exemplars, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesStream,
+    Status as HeadStatus, Store, StoreError, StoreSeries, Targets, WriteSink, peer,
 };
 
 /// Where frames are cut: the size at which Thanos's stores cut theirs.
@@ -86,6 +87,8 @@ pub struct Services {
     pub rules: Option<Arc<dyn Rules>>,
     /// Targets. Info names them only where StoreAPI is served too.
     pub targets: Option<Arc<dyn Targets>>,
+    /// Statistics of heads. Info names them only where StoreAPI is served too.
+    pub status: Option<Arc<dyn HeadStatus>>,
     /// WriteableStore, for requests that no receiver has replicated yet.
     pub write: Option<Arc<dyn WriteSink>>,
     /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0); without it they go to
@@ -115,6 +118,7 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
                 rules: services.rules.is_some(),
                 targets: services.targets.is_some(),
                 peer: services.write_local.is_some(),
+                status: services.status.is_some(),
             },
         };
         routes.add_service(
@@ -147,6 +151,13 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
     if let Some(targets) = &services.targets {
         routes.add_service(
             thanos::targets_server::TargetsServer::new(TargetsService(Arc::clone(targets)))
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX),
+        );
+    }
+    if let Some(status) = &services.status {
+        routes.add_service(
+            thanos::status_server::StatusServer::new(StatusService(Arc::clone(status)))
                 .max_decoding_message_size(REQUEST_BYTES_MAX)
                 .max_encoding_message_size(RESPONSE_BYTES_MAX),
         );
@@ -443,6 +454,23 @@ impl thanos::targets_server::Targets for TargetsService {
         let request = convert_rules::targets_request_from(request.into_inner());
         let answer = self.0.targets(request).await.map_err(|e| status_from_error(&e))?;
         Ok(Response::new(Box::pin(futures::stream::iter(convert_rules::targets_frames(answer).map(Ok)))))
+    }
+}
+
+struct StatusService(Arc<dyn HeadStatus>);
+
+#[tonic::async_trait]
+impl thanos::status_server::Status for StatusService {
+    type TSDBStatisticsStream = BoxStream<'static, Result<thanos::TsdbStatisticsResponse, Status>>;
+
+    async fn tsdb_statistics(
+        &self,
+        request: Request<thanos::TsdbStatisticsRequest>,
+    ) -> Result<Response<Self::TSDBStatisticsStream>, Status> {
+        let request =
+            convert_status::request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
+        let answer = self.0.tsdb_statistics(request).await.map_err(|e| status_from_error(&e))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(convert_status::frames(answer).map(Ok)))))
     }
 }
 

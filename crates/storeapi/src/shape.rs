@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 
 use chronolith_model::Labels;
 
-use crate::{AggrChunk, SeriesRequest, ShardInfo, StoreSeries, chunks::sort_and_dedup};
+use crate::{
+    AggrChunk, Projection, SERIES_HASH_LABEL, SeriesRequest, ShardInfo, StoreSeries, chunks::sort_and_dedup,
+};
 
 /// Shapes a sorted sequence of series. Feed it with [`Shaper::push`], end with [`Shaper::finish`]; what is ready lies in
 /// the `out` of either.
@@ -22,6 +24,9 @@ pub struct Shaper {
     remove: BTreeSet<String>,
     /// The smallest label name that is put in or taken out.
     pivot: Option<String>,
+    projection: Option<Projection>,
+    /// A first label was dropped: order is known at the end only.
+    hold: bool,
     shard: Option<ShardInfo>,
     /// Series that may still be let out.
     left: usize,
@@ -33,10 +38,13 @@ impl Shaper {
     pub fn new(request: &SeriesRequest, external: &Labels) -> Self {
         let remove: BTreeSet<String> = request.without_replica_labels.iter().cloned().collect();
         let names = external.iter().map(|(name, _)| name).chain(remove.iter().map(String::as_str));
+        let names = names.chain(request.projection.as_ref().map(|_| SERIES_HASH_LABEL));
         let pivot = names.min().map(str::to_owned);
         Shaper {
             external: external.clone(),
             pivot,
+            projection: request.projection.clone(),
+            hold: false,
             remove,
             shard: request.shard.clone(),
             left: if request.limit == 0 { usize::MAX } else { request.limit },
@@ -61,7 +69,10 @@ impl Shaper {
             }
             return;
         };
-        let open = self.group.first().and_then(|s| s.labels.iter().next());
+        if let (Some(projection), Some((first, _))) = (&self.projection, labels.iter().next()) {
+            self.hold |= !projection.keeps(first);
+        }
+        let open = self.group.first().filter(|_| !self.hold).and_then(|s| s.labels.iter().next());
         if open.is_some_and(|first| first.0 < pivot && labels.iter().next() != Some(first)) {
             self.flush(out);
         }
@@ -69,6 +80,10 @@ impl Shaper {
         // A series that had replica labels only would come first of all, after others were let go. It names nothing
         // any more, so it is left out.
         if !labels.is_empty() && self.in_shard(&labels) {
+            let labels = match &self.projection {
+                Some(projection) => projection.apply(&labels),
+                None => labels,
+            };
             self.group.push(StoreSeries { labels, chunks });
         }
     }
@@ -184,6 +199,7 @@ mod tests {
             external in prop::collection::btree_map("[A-F_]", "[12]", 0..3),
             remove in prop::collection::vec("[A-F_]", 0..3),
             limit in 0usize..20,
+            keep in prop::option::of(prop::collection::vec("[A-F_]", 0..3)),
         ) {
             let external = Labels::from_pairs(external).unwrap();
             let mut series: Vec<Labels> = sets.into_iter().map(|s| Labels::from_pairs(s).unwrap()).collect();
@@ -191,16 +207,21 @@ mod tests {
             let mut request = request();
             request.without_replica_labels = remove.clone();
             request.limit = limit;
+            request.projection = keep.and_then(Projection::new);
+            let projection = request.projection.clone();
             let remove: BTreeSet<String> = remove.into_iter().collect();
             let mut want: Vec<Labels> = series
                 .iter()
                 .map(|l| l.with(external.iter()).filter(|n, _| !remove.contains(n)))
                 .collect();
-            want.sort();
-            want.dedup();
-            if !external.is_empty() || !remove.is_empty() {
+            if !external.is_empty() || !remove.is_empty() || projection.is_some() {
                 want.retain(|l| !l.is_empty());
             }
+            if let Some(projection) = &projection {
+                want = want.iter().map(|l| projection.apply(l)).collect();
+            }
+            want.sort();
+            want.dedup();
             if limit > 0 {
                 want.truncate(limit);
             }

@@ -2,7 +2,7 @@
 //!
 //! All implementations behave the same; `contract` is the suite that holds them to it:
 //!
-//! - series come sorted by labels, *after* `without_replica_labels` were taken away; one series' parts follow each
+//! - series come sorted by labels, *after* `without_replica_labels` were taken away and `projection` was applied; one series' parts follow each
 //!   other, and a series that was left does not come back;
 //! - external labels win over a series' own; matchers on them are evaluated by the store, and a mismatch is an
 //!   empty answer;
@@ -186,6 +186,8 @@ pub struct StoreInfo {
     pub supports_sharding: bool,
     /// It applies [`SeriesRequest::without_replica_labels`].
     pub supports_without_replica_labels: bool,
+    /// It applies [`SeriesRequest::projection`], by our hash.
+    pub supports_projection: bool,
     /// Its TSDBs, where it tells them apart.
     pub tsdbs: Vec<TsdbInfo>,
 }
@@ -199,6 +201,7 @@ impl StoreInfo {
             range: TimeRange::new(i64::MAX, i64::MIN),
             supports_sharding: true,
             supports_without_replica_labels: true,
+            supports_projection: true,
             tsdbs: Vec::new(),
         }
     }

@@ -10,8 +10,8 @@ use chronolith_storeapi::{
     ActiveTarget, AlertInstance, AlertState, Alerting, Apis, ClientOptions, Endpoint, Endpoints, ErrorKind,
     Exemplars, ExemplarsAnswer, ExemplarsRequest, Fanout, FanoutOptions, MemoryStore, Metadata,
     MetadataAnswer, MetadataRequest, PartialResponse, Rule, RuleGroup, RuleKind, Rules, RulesAnswer,
-    RulesRequest, SeriesExemplars, ServerOptions, Services, StoreClient, StoreError, TargetHealth, Targets,
-    TargetsAnswer, TargetsRequest, serve,
+    RulesRequest, SeriesExemplars, ServerOptions, Services, Statistic, Status, StatusAnswer, StatusRequest,
+    StoreClient, StoreError, TargetHealth, Targets, TargetsAnswer, TargetsRequest, TsdbStatistics, serve,
 };
 use tokio::net::TcpListener;
 
@@ -102,6 +102,29 @@ impl Targets for Fixed {
     }
 }
 
+#[async_trait]
+impl Status for Fixed {
+    async fn tsdb_statistics(&self, request: StatusRequest) -> Result<StatusAnswer, StoreError> {
+        self.asked.lock().unwrap().push(format!("{} {:?}", request.limit, request.matchers.len()));
+        let list = |name: &str, value| vec![Statistic { name: name.to_owned(), value }];
+        let statistics = TsdbStatistics {
+            series: 7,
+            label_pairs: 9,
+            chunks: 21,
+            mint: -5,
+            maxt: 1 << 50,
+            series_by_metric: list("up", 7),
+            values_by_label: list("job", 2),
+            bytes_by_label: list("job", 30),
+            series_by_pair: list("job=a", 3),
+        };
+        Ok(StatusAnswer {
+            tenants: [("t".to_owned(), statistics)].into(),
+            warnings: vec!["careful".to_owned()],
+        })
+    }
+}
+
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).unwrap()
 }
@@ -123,7 +146,8 @@ async fn endpoint(name: &str, external: &[(&str, &str)], source: Option<Arc<Fixe
         exemplars: source.clone().map(|s| s as _),
         metadata: source.clone().map(|s| s as _),
         rules: source.clone().map(|s| s as _),
-        targets: source.map(|s| s as _),
+        targets: source.clone().map(|s| s as _),
+        status: source.map(|s| s as _),
         ..Services::default()
     };
     tokio::spawn(async move {
@@ -136,6 +160,7 @@ async fn endpoint(name: &str, external: &[(&str, &str)], source: Option<Arc<Fixe
         metadata: info.metadata.then(|| client.clone() as _),
         rules: info.rules.then(|| Arc::clone(&client) as _),
         targets: info.targets.then(|| Arc::clone(&client) as _),
+        status: info.status.then(|| Arc::clone(&client) as _),
     };
     Arc::new(Endpoint { name: name.to_owned(), store: client, info: info.store.unwrap(), local: false, apis })
 }
@@ -233,4 +258,23 @@ async fn rules_and_targets_come_as_they_are_and_replicas_once() {
     sent.active[0].labels = labels(&[("job", "j")]);
     let found = fanout.targets(request).await.unwrap();
     assert_eq!((found.active, found.dropped), (sent.active, sent.dropped));
+}
+
+#[tokio::test]
+async fn statistics_of_receivers_are_added_up() {
+    let source = Arc::new(Fixed::default());
+    let a = endpoint("a", &[("cluster", "a")], Some(source.clone())).await;
+    let none = endpoint("none", &[("cluster", "c")], None).await;
+    assert!(!fanout(vec![none.clone()], vec![]).has_status());
+    let twice = fanout(vec![a.clone(), a, none], vec!["gone".to_owned()]);
+    let matchers = vec![chronolith_model::Matcher::equal("tenant_id", "t")];
+    let request = StatusRequest { limit: 3, matchers, ..StatusRequest::default() };
+    let one = source.tsdb_statistics(request.clone()).await.unwrap().tenants.remove("t").unwrap();
+    let mut answer = twice.tsdb_statistics(request).await.unwrap();
+    assert_eq!(answer.warnings, ["gone: store is down", "careful", "careful"]);
+    assert_eq!(*source.asked.lock().unwrap(), ["3 1"; 3]);
+    let mut both = one.clone();
+    both.add(one);
+    assert_eq!((both.series, both.series_by_metric[0].value), (14, 14));
+    assert_eq!(answer.tenants.remove("t"), Some(both));
 }

@@ -11,7 +11,7 @@ use axum::body::Body;
 use chronolith_chunk::encode_floats;
 use chronolith_model::Labels;
 use chronolith_query::http::{BuildInfo, router};
-use chronolith_query::{Config, LocalStore, Process, build};
+use chronolith_query::{Config, Features, LocalStore, Process, build};
 use chronolith_storeapi::{Apis, MemoryStore};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -30,6 +30,9 @@ pub(crate) const WORDS: &[&str] = &[
     "/api/v1/parse_query\n",
     "/api/v1/metadata\n",
     "/federate\n",
+    "/api/v1/search/metric_names\n",
+    "/api/v1/search/label_names\n",
+    "/api/v1/search/label_values\n",
     "query=",
     "&time=",
     "&start=",
@@ -48,6 +51,14 @@ pub(crate) const WORDS: &[&str] = &[
     "&analyze=true",
     "&limit_per_metric=",
     "&metric=",
+    "&search[]=",
+    "&fuzz_threshold=50",
+    "&fuzz_alg=jarowinkler",
+    "&case_sensitive=0",
+    "&sort_by=score",
+    "&sort_dir=dsc",
+    "&batch_size=1",
+    "&label=a",
     "&engine=",
     "1e308",
     "-1",
@@ -97,6 +108,7 @@ fn app() -> &'static App {
             replica_labels: vec!["replica".to_owned()],
             samples_max: 20_000,
             timeout: Duration::from_secs(2),
+            features: Features { search_api: true, ..Features::default() },
             ..Config::default()
         };
         let local = vec![LocalStore { name: "memory".to_owned(), store, apis: Apis::default() }];

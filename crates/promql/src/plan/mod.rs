@@ -7,6 +7,7 @@
 mod fold;
 mod invariant;
 mod names;
+mod projection;
 mod propagate;
 mod reads;
 mod statistics;
@@ -65,7 +66,8 @@ impl Plan {
         let (one_name, name_unused) = names::find(&ast);
         let statistics_only = statistics::find(&ast);
         let carried = propagate::find(&ast, &one_name);
-        let (reads, sources) = reads::find(&ast, &times, &carried);
+        let mut kept = projection::find(&ast, &one_name);
+        let (reads, sources) = reads::find(&ast, &times, &carried, &mut kept);
         Ok(Plan { ast, times, once, one_name, name_unused, statistics_only, reads, sources })
     }
 

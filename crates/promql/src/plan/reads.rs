@@ -42,11 +42,12 @@ struct Above<'a> {
 }
 
 /// By node the reads, and the sources.
-/// `carried` are matchers of selectors besides their own.
+/// `carried` are matchers of selectors besides their own, `kept` the labels that are looked at where not all are.
 pub(super) fn find(
     ast: &Ast,
     times: &PlanTimes,
     carried: &[Vec<Matcher>],
+    kept: &mut [Option<Vec<String>>],
 ) -> (Vec<Option<SelectorRead>>, Vec<Source>) {
     let mut reads = vec![None; ast.len()];
     let mut sources = Sources::default();
@@ -62,6 +63,7 @@ pub(super) fn find(
                 // At one time, which is what the range ends with.
                 let at_once = range.mint == range.maxt.saturating_sub(times.lookback_ms - 1);
                 hints.newest_only = at_once && above.range.is_none() && !selector.smoothed;
+                hints.keep_labels = kept[id.index()].take();
                 let source = sources.get(matchers, range, hints);
                 reads[id.index()] = Some(SelectorRead { source, range });
             }
@@ -112,6 +114,7 @@ fn hints(above: &Above<'_>, range: TimeRange, times: &PlanTimes) -> SelectHints 
         by: above.grouping.is_some_and(|(by, _)| by),
         grouping: above.grouping.map_or_else(Vec::new, |(_, labels)| labels.to_vec()),
         newest_only: false,
+        keep_labels: None,
     }
 }
 

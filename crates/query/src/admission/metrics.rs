@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chronolith_promql::MemoryPool;
 use chronolith_service::metrics::Registry;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::queue::FairQueue;
+use super::summary::Summaries;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SliceLabels {
@@ -23,6 +25,25 @@ struct SliceLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
+}
+
+/// Counts something that runs or waits, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running(Gauge, i64);
+
+impl Running {
+    /// So many.
+    pub(crate) fn new(gauge: &Gauge, count: usize) -> Self {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        gauge.inc_by(count);
+        Running(gauge.clone(), count)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec_by(self.1);
+    }
 }
 
 /// What is counted of queries.
@@ -37,7 +58,11 @@ pub(crate) struct QueryMetrics {
     pub(crate) gate_total: Counter,
     pub(crate) gate_seconds: Histogram,
     pub(crate) timespan_seconds: Histogram,
+    pub(crate) remote_reads: Gauge,
+    pub(crate) federation_errors: Counter,
+    pub(crate) federation_warnings: Counter,
     slices: Family<SliceLabels, Histogram, fn() -> Histogram>,
+    summaries: Summaries,
     outcomes: Family<OutcomeLabels, Counter>,
 }
 
@@ -57,6 +82,10 @@ impl QueryMetrics {
             gate_total: Counter::default(),
             gate_seconds: Histogram::new(gate),
             timespan_seconds: Histogram::new(exponential_buckets(15.0 * 60.0, 2.0, 12)),
+            remote_reads: Gauge::default(),
+            federation_errors: Counter::default(),
+            federation_warnings: Counter::default(),
+            summaries: Summaries::default(),
             slices: Family::new_with_constructor(slice as fn() -> Histogram),
             outcomes: Family::default(),
         }
@@ -113,6 +142,22 @@ impl QueryMetrics {
             "Queries that were refused because the queue was full",
             self.refused.clone(),
         );
+        r.register(
+            "prometheus_remote_read_handler_queries",
+            "Queries of remote reads that run",
+            self.remote_reads.clone(),
+        );
+        r.register(
+            "prometheus_web_federation_errors",
+            "Federation requests that failed",
+            self.federation_errors.clone(),
+        );
+        r.register(
+            "prometheus_web_federation_warnings",
+            "Warnings of federation requests",
+            self.federation_warnings.clone(),
+        );
+        r.register_collector(Box::new(self.summaries.clone()));
         r.register_collector(Box::new(Levels { queue: Arc::clone(queue), pool: Arc::clone(pool) }));
     }
 
@@ -124,6 +169,7 @@ impl QueryMetrics {
     /// Notes how long a part of a query took; upstream's names of the parts.
     pub(crate) fn took(&self, slice: &'static str, seconds: f64) {
         self.slices.get_or_create(&SliceLabels { slice }).observe(seconds);
+        self.summaries.observe(slice, seconds, Instant::now());
     }
 }
 

@@ -9,6 +9,7 @@ mod log;
 mod memory;
 mod metrics;
 mod queue;
+mod summary;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,12 +20,12 @@ use axum::extract::{ConnectInfo, Request};
 use chronolith_promql::{MemoryPool, QueryMemory};
 use chronolith_service::Metrics;
 use chronolith_service::config::ConfigError;
-use prometheus_client::metrics::gauge::Gauge;
 
 use active::{ActiveEntry, ActiveQueries};
 use log::QueryLog;
 pub use log::QueryRecord;
 use metrics::QueryMetrics;
+pub(crate) use metrics::Running;
 pub use queue::QueueFull;
 use queue::{FairQueue, Permit};
 
@@ -117,7 +118,7 @@ pub struct Admitted {
     pub memory: Arc<QueryMemory>,
     _entry: Option<ActiveEntry>,
     _permit: Permit,
-    _active: Active,
+    _active: Running,
 }
 
 impl Admission {
@@ -175,11 +176,16 @@ impl Admission {
         }
     }
 
+    /// A memory budget for what reads series outside the engine and without a turn of its own: it counts as a query's does.
+    pub fn budget(&self) -> Arc<QueryMemory> {
+        QueryMemory::new(self.memory_max, Some(Arc::clone(&self.pool)))
+    }
+
     /// Waits for the query's turn, until `deadline`. Dropping the future leaves the queue.
     pub async fn enter(&self, origin: &Origin, query: &str, deadline: Instant) -> Result<Admitted, Refusal> {
         let started = Instant::now();
         self.metrics.gate_total.inc();
-        let active = Active::new(&self.metrics.active);
+        let active = Running::new(&self.metrics.active, 1);
         let entered = tokio::time::timeout_at(deadline.into(), self.queue.enter(origin.client())).await;
         let queued_s = started.elapsed().as_secs_f64();
         self.metrics.gate_seconds.observe(queued_s);
@@ -198,8 +204,7 @@ impl Admission {
         };
         let now_s = jiff::Timestamp::now().as_second();
         let entry = self.active.as_ref().and_then(|active| active.enter(query, now_s));
-        let memory = QueryMemory::new(self.memory_max, Some(Arc::clone(&self.pool)));
-        Ok(Admitted { queued_s, memory, _entry: entry, _permit: permit, _active: active })
+        Ok(Admitted { queued_s, memory: self.budget(), _entry: entry, _permit: permit, _active: active })
     }
 
     /// Writes down what became of a query that was let in.
@@ -223,22 +228,5 @@ impl Admission {
             m.slow.inc();
             log::warn_slow(record);
         }
-    }
-}
-
-/// Counts a query that waits or runs, until it is dropped.
-#[derive(Debug)]
-struct Active(Gauge);
-
-impl Active {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Active(gauge.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

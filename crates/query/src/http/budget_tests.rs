@@ -332,3 +332,24 @@ async fn features_switch_the_language() {
     let features: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(features["data"]["promql_operators"]["limitk"], true);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_read_series_without_a_query_have_its_budget() {
+    let config = Config {
+        admission: AdmissionConfig { memory_max_bytes: 512 << 10, ..AdmissionConfig::default() },
+        ..Config::default()
+    };
+    let mut admission = None;
+    let api = api_over(config, many(10_000), |api| admission = Some(Arc::clone(&api.admission))).await;
+    let memory = "query needs more memory than a query may use: 512.0 KiB (--query.max-memory)";
+    for path in ["/api/v1/series?match[]=big", "/api/v1/label/instance/values", "/federate?match[]=big"] {
+        let (status, body) = get(&api, path).await;
+        let body = body.get(..500).unwrap_or(&body);
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path}: {body}");
+        assert!(body.contains(memory), "{path}: {body}");
+    }
+    for path in ["/api/v1/series?match[]=up", "/api/v1/label/job/values", "/federate?match[]=up"] {
+        assert_eq!(get(&api, path).await.0, StatusCode::OK, "{path}");
+    }
+    assert_eq!(admission.unwrap().memory_held(), 0);
+}

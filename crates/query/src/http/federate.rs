@@ -13,15 +13,20 @@ use chronolith_httpapi::{Exposition, ExpositionFormat};
 use chronolith_model::{FloatHistogram, Labels, Matcher, SampleValue, TimeRange, is_stale_nan};
 use chronolith_promql::parser::parse_selector;
 use chronolith_promql::{
-    PointValue, QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints, SelectRequest,
+    MemoryUse, PointValue, QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints,
+    SelectRequest,
 };
 use http::{StatusCode, header};
+use prometheus_client::metrics::counter::Counter;
 
 use super::samples::{CancelOnDrop, for_each_sample, read_whole, status_of};
 use super::{Api, Params, ReadOptions};
 
 /// Series of one answer; a scrape of more is no federation.
 const SERIES_MAX: usize = 5_000_000;
+
+/// A value, its time and its place in the map and in the sorted list.
+const POINT_BYTES: usize = 160;
 
 pub(super) async fn federate(State(api): State<Api>, request: Request) -> Response {
     let origin = api.admission.origin(&request);
@@ -58,12 +63,16 @@ pub(super) async fn federate(State(api): State<Api>, request: Request) -> Respon
     let cx = QueryContext::new().with_deadline(deadline).with_memory(admitted.memory.clone());
     let guard = CancelOnDrop(cx.clone());
     let queryable = (api.queryable)(&options);
+    let warnings = api.admission.metrics.federation_warnings.clone();
     let work = tokio::task::spawn_blocking(move || {
         let _admitted = admitted;
-        newest(queryable.as_ref(), &selectors, range, &cx).map(|found| write(found, format))
+        newest(queryable.as_ref(), &selectors, range, &cx, &warnings).map(|found| write(found, format))
     });
     let done = work.await;
     drop(guard);
+    if !matches!(done, Ok(Ok(_))) {
+        api.admission.metrics.federation_errors.inc();
+    }
     match done {
         Ok(Ok(body)) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
         Ok(Err(error)) => refuse(status_of(&error), error.message),
@@ -77,10 +86,12 @@ fn newest(
     selectors: &[Vec<Matcher>],
     range: TimeRange,
     cx: &QueryContext,
+    warnings: &Counter,
 ) -> Result<BTreeMap<Labels, (i64, PointValue)>, QueryableError> {
     let hints =
         SelectHints { start: range.mint, end: range.maxt, newest_only: true, ..SelectHints::default() };
     let mut found = BTreeMap::new();
+    let mut held = cx.memory.hold(MemoryUse::Result, 0)?;
     for matchers in selectors {
         let mut set = queryable.select(&SelectRequest { matchers, range, hints: &hints }, cx)?;
         while let Some(series) = set.next()? {
@@ -99,6 +110,8 @@ fn newest(
             if matches!(&point, PointValue::Histogram(h) if is_stale_nan(h.sum)) {
                 continue;
             }
+            // Twice the labels: they are written out once more.
+            held.resize(held.bytes() + 2 * series.labels.encoded_len() + POINT_BYTES)?;
             found.insert(series.labels, (t, point));
             if found.len() > SERIES_MAX {
                 let text = format!("more than {SERIES_MAX} series match; narrow the selector");
@@ -106,6 +119,7 @@ fn newest(
             }
         }
         for warning in set.take_warnings() {
+            warnings.inc();
             tracing::warn!(warning, "federation answered with less than everything, as its URL allows");
         }
     }

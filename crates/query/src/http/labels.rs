@@ -10,6 +10,7 @@ use chronolith_httpapi::{
 };
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::parser::parse_selector;
+use chronolith_promql::{MemoryExceeded, MemoryHold, MemoryUse};
 use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest, Store as _};
 use futures::StreamExt;
@@ -35,6 +36,7 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
     let store = (api.stores)(&options);
     let mut found: BTreeSet<Labels> = BTreeSet::new();
     let mut warnings = Vec::new();
+    let mut held = Held::new(&api)?;
     for matchers in selectors {
         let mut read = SeriesRequest::new(range, options.enforced(matchers));
         read.skip_chunks = true;
@@ -50,7 +52,11 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
             };
             let Some(event) = next else { break };
             match event.map_err(store_error)? {
-                SeriesEvent::Batch(batch) => found.extend(batch.into_iter().map(|s| s.labels)),
+                SeriesEvent::Batch(batch) => {
+                    // Doubles of other selectors are counted as well: an upper bound, and no look-up.
+                    held.more(batch.iter().map(|s| s.labels.encoded_len()))?;
+                    found.extend(batch.into_iter().map(|s| s.labels));
+                }
                 SeriesEvent::Warning(text) => warnings.push(text),
                 SeriesEvent::Hints(_) => {}
             }
@@ -72,13 +78,14 @@ pub(super) async fn names(State(api): State<Api>, request: Request) -> Result<Re
     let (options, params) = api.read(request).await?;
     let (limit, range) = (params.limit()?, range(&api, &params)?);
     let store = (api.stores)(&options);
-    let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
+    let (mut found, mut warnings, mut held) = (BTreeSet::new(), Vec::new(), Held::new(&api)?);
     for matchers in any_selectors(&params)? {
         let mut read = LabelNamesRequest::new(range, options.enforced(matchers));
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
         let answer = store.label_names(read).await.map_err(store_error)?;
+        held.more(answer.names.iter().map(String::len))?;
         found.extend(answer.names);
         warnings.extend(answer.warnings);
     }
@@ -98,17 +105,40 @@ pub(super) async fn values(
     let (options, params) = api.read(request).await?;
     let (limit, range) = (params.limit()?, range(&api, &params)?);
     let store = (api.stores)(&options);
-    let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
+    let (mut found, mut warnings, mut held) = (BTreeSet::new(), Vec::new(), Held::new(&api)?);
     for matchers in any_selectors(&params)? {
         let mut read = LabelValuesRequest::new(&name, range, options.enforced(matchers));
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
         let answer = store.label_values(read).await.map_err(store_error)?;
+        held.more(answer.values.iter().map(String::len))?;
         found.extend(answer.values);
         warnings.extend(answer.warnings);
     }
     Ok(strings(found, limit, warnings))
+}
+
+/// The memory of an answer that is collected, under the bounds of queries.
+pub(super) struct Held(MemoryHold);
+
+impl Held {
+    /// An entry of a set: pointers, lengths, its part of a node.
+    const ENTRY_BYTES: usize = 64;
+
+    pub(super) fn new(api: &Api) -> Result<Self, ApiError> {
+        Ok(Held(api.admission.budget().hold(MemoryUse::Result, 0).map_err(refused)?))
+    }
+
+    /// So many entries more, of these lengths: once as they are kept, once in the reply.
+    pub(super) fn more(&mut self, lengths: impl Iterator<Item = usize>) -> Result<(), ApiError> {
+        let more: usize = lengths.map(|len| 2 * len + Self::ENTRY_BYTES).sum();
+        self.0.resize(self.0.bytes().saturating_add(more)).map_err(refused)
+    }
+}
+
+fn refused(error: MemoryExceeded) -> ApiError {
+    ApiError::new(ErrorKind::Execution, error.to_string())
 }
 
 fn strings(found: BTreeSet<String>, limit: Option<usize>, mut warnings: Vec<String>) -> Response {

@@ -75,7 +75,10 @@ pub(super) async fn features(State(api): State<Api>) -> Response {
         ("query_stats", true),
         ("query_warnings", true),
         ("remote_read", true),
+        ("openapi_3.1", true),
+        ("openapi_3.2", true),
         ("rules_pagination", true),
+        ("search", api.settings.search.enabled),
         ("tenancy", api.settings.tenancy.is_some()),
     ];
     let categories: [(&str, Vec<(&str, bool)>); 4] = [

@@ -5,9 +5,9 @@
 //! that cancels the query.
 //!
 //! ```text
-//! request ─ guard (CORS, ready?) ─ options (tenant, Thanos's parameters) ─┬─ query, labels, language
+//! request ─ guard (CORS, ready?) ─ options (tenant, Thanos's parameters) ─┬─ query, labels, search, language
 //!                                                                       ├─ remote_read, federate
-//!                                                                       └─ process, tsdb_status, scrape, …
+//!                                                                       └─ process, tsdb_status, scrape, openapi, …
 //! ```
 
 mod evaluate;
@@ -18,6 +18,7 @@ mod index;
 mod labels;
 mod language;
 mod notifications;
+mod openapi;
 mod options;
 mod prefix;
 mod process;
@@ -26,6 +27,8 @@ mod remote_read;
 mod rules;
 mod samples;
 mod scrape;
+mod search;
+mod search_score;
 mod small;
 mod tsdb_status;
 
@@ -51,7 +54,8 @@ pub use options::{ReadOptions, Tenancy};
 pub use prefix::Prefixes;
 pub use process::BuildInfo;
 pub use remote_read::RemoteReadLimits;
-pub use tsdb_status::{StatusSource, TopEntry, TsdbStatus};
+pub use search::SearchSettings;
+pub use tsdb_status::StatusSource;
 
 /// Makes the engine's view of the store for one request's [`ReadOptions`].
 pub type QueryableFactory = Arc<dyn Fn(&ReadOptions) -> Arc<dyn Queryable> + Send + Sync>;
@@ -71,6 +75,8 @@ pub struct Settings {
     pub cross_origin: CrossOrigin,
     /// Bounds of remote read.
     pub remote_read: RemoteReadLimits,
+    /// Whether names are searched, and how many are shown.
+    pub search: SearchSettings,
     /// Keeps requests to their tenant; `None` where everyone sees everything.
     pub tenancy: Option<Tenancy>,
 }
@@ -94,7 +100,7 @@ pub struct Api {
     pub remote_read_gate: Arc<Semaphore>,
     /// Places for live streams of notifications.
     pub subscribers: Subscribers,
-    /// Statistics of the heads, where this process has heads.
+    /// What this process has on its own disk, where it has a database.
     pub status: Option<Arc<dyn StatusSource>>,
     /// The endpoints and their state, for `/api/v1/stores`.
     pub endpoints: Option<Arc<dyn Fn() -> Vec<EndpointStatus> + Send + Sync>>,
@@ -160,6 +166,9 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/series", get(labels::series).post(labels::series))
         .route("/api/v1/labels", get(labels::names).post(labels::names))
         .route("/api/v1/label/{name}/values", get(labels::values))
+        .route("/api/v1/search/metric_names", get(search::metric_names).post(search::metric_names))
+        .route("/api/v1/search/label_names", get(search::label_names).post(search::label_names))
+        .route("/api/v1/search/label_values", get(search::label_values).post(search::label_values))
         .route("/api/v1/read", post(remote_read::read))
         .route("/api/v1/metadata", get(exemplars::metadata))
         .route("/api/v1/scrape_pools", get(scrape::pools))
@@ -183,6 +192,7 @@ pub fn router(api: Api) -> Router {
     let open = Router::new()
         .route("/", get(index::index))
         .route("/api/v1/status/walreplay", get(process::wal_replay))
+        .route("/api/v1/openapi.yaml", get(openapi::openapi))
         .route("/api/v1/notifications", get(notifications::list))
         .route("/api/v1/notifications/live", get(notifications::live))
         .route("/api/v1/{*rest}", any(guard::not_found));

@@ -24,7 +24,8 @@ use chronolith_httpapi::ProtoBuf;
 use chronolith_model::histogram::{CounterReset, Span};
 use chronolith_model::{FloatHistogram, Histogram, Labels, MatchOp, Matcher, SampleValue, TimeRange};
 use chronolith_promql::{
-    QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints, SelectRequest, Series,
+    MemoryUse, QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectHints, SelectRequest,
+    Series,
 };
 use chronolith_storeapi::proto::prometheus as proto;
 use http::{StatusCode, header};
@@ -35,6 +36,7 @@ use tokio::sync::mpsc;
 
 use super::samples::{CancelOnDrop, for_each_sample, into_known_chunks, read_whole, status_of};
 use super::{Api, Params, ReadOptions};
+use crate::admission::Running;
 
 /// Upstream's bound on a request, compressed and not.
 const REQUEST_BYTES_MAX: usize = 32 << 20;
@@ -103,12 +105,13 @@ async fn answer(api: Api, request: Request) -> Result<Response, Refusal> {
     let streamed = wants_stream(&decoded.accepted_response_types)?;
     let queries: Vec<Query> = decoded.queries.into_iter().map(Query::new).collect::<Result<_, _>>()?;
     let limits = api.settings.remote_read;
-    let cx = QueryContext::new();
+    let running = Running::new(&api.admission.metrics.remote_reads, queries.len());
+    let cx = QueryContext::new().with_memory(api.admission.budget());
     let guard = CancelOnDrop(cx.clone());
     let queryable = (api.queryable)(&options);
     if !streamed {
         let work = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _held = (permit, running);
             sampled(queryable.as_ref(), &queries, limits.samples_max, &cx)
         });
         let body = work.await.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))??;
@@ -120,7 +123,7 @@ async fn answer(api: Api, request: Request) -> Result<Response, Refusal> {
     let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
     let mut sink = Sink { sender, runtime: Handle::current(), held: Vec::new() };
     let mut reading = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _held = (permit, running);
         let read = stream(&queryable, &queries, limits.frame_bytes_max, &cx, &mut sink);
         match read.and_then(|()| sink.flush()) {
             Ok(()) => {}
@@ -209,6 +212,7 @@ impl Query {
                 by: h.by,
                 grouping: h.grouping,
                 newest_only: false,
+                keep_labels: None,
             },
         };
         Ok(Query { range, matchers, hints })
@@ -243,6 +247,7 @@ fn sampled(
     cx: &QueryContext,
 ) -> Result<Vec<u8>, Refusal> {
     let mut response = ProtoBuf::new();
+    let mut held = cx.memory.hold(MemoryUse::Reply, 0).map_err(QueryableError::from)?;
     for query in queries {
         let (mut result, mut count) = (ProtoBuf::new(), 0usize);
         let (mut floats, mut histograms) = (ProtoBuf::new(), ProtoBuf::new());
@@ -275,14 +280,20 @@ fn sampled(
                     m.bytes.extend_from_slice(&histograms.bytes);
                 });
             }
+            let buffers = [&response, &result, &floats, &histograms];
+            held.resize(buffers.iter().map(|b| b.bytes.capacity()).sum())?;
             Ok(())
         });
         match read {
             Err(error) if over => return Err(Refusal::bad(error.message)),
             other => other?,
         }
+        let twice = result.bytes.len() + response.bytes.capacity();
+        held.resize(held.bytes().max(twice)).map_err(QueryableError::from)?;
         response.bytes_field(1, &result.bytes);
     }
+    let compressed_max = snap::raw::max_compress_len(response.bytes.len());
+    held.resize(response.bytes.capacity() + compressed_max).map_err(QueryableError::from)?;
     let compressed = snap::raw::Encoder::new().compress_vec(&response.bytes);
     compressed.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("compressing the answer: {e}")))
 }

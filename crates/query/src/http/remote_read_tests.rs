@@ -226,3 +226,15 @@ async fn the_url_says_how_to_read() {
     assert_eq!(found["/api/v1/read?replicaLabels[]=replica"], (200, 1));
     assert_eq!(found["/api/v1/read?dedup=x"], (400, 0));
 }
+
+#[tokio::test]
+async fn samples_are_counted_by_the_memory_that_they_take() {
+    let admission = crate::AdmissionConfig { memory_max_bytes: 2000, ..crate::AdmissionConfig::default() };
+    let api = api_over(Config { admission, ..Config::default() }, series(), |_| {}).await;
+    let ask = |name: &str| vec![query(&[(0, "__name__", name)], T0, T0 + 285_000)];
+    let (status, _, body) = post(&api, ask("up"), vec![]).await;
+    assert_eq!(status, 422);
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.starts_with("query needs more memory than a query may use: 2.0 KiB"), "{body}");
+    assert_eq!(post(&api, ask("nothing"), vec![]).await.0, 200);
+}

@@ -78,7 +78,9 @@ pub(super) fn into_known_chunks(data: SeriesData) -> Result<Vec<Chunk>, ChunkErr
 /// What a failed read is worth to an HTTP client.
 pub(super) fn status_of(error: &QueryableError) -> http::StatusCode {
     match error.kind {
-        QueryableErrorKind::LimitExceeded => http::StatusCode::UNPROCESSABLE_ENTITY,
+        QueryableErrorKind::LimitExceeded | QueryableErrorKind::MemoryExceeded => {
+            http::StatusCode::UNPROCESSABLE_ENTITY
+        }
         QueryableErrorKind::Timeout => http::StatusCode::SERVICE_UNAVAILABLE,
         _ => http::StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -376,6 +376,7 @@ async fn what_stores_have_beside_series_is_in_prometheus_form() {
         targets: Some(one.clone()),
         exemplars: Some(one.clone()),
         metadata: Some(one),
+        status: None,
     };
     let api = api_with(Config::default(), series(), apis, |_| {}).await;
     let alert = serde_json::json!({
@@ -484,7 +485,9 @@ const VALUES: [&str; 26] = [
     "all",
     "(((((((((((((((((1)))))))))))))))))",
 ];
-const PATHS: [&str; 19] = [
+/// What this process does not have, or has switched off.
+const ABSENT: [&str; 4] = ["status/tsdb", "search/metric_names", "search/label_names", "search/label_values"];
+const PATHS: [&str; 22] = [
     "query",
     "query_range",
     "query_exemplars",
@@ -504,6 +507,9 @@ const PATHS: [&str; 19] = [
     "status/tsdb",
     "status/tsdb/blocks",
     "scrape_pools/config",
+    "search/metric_names",
+    "search/label_names",
+    "search/label_values",
 ];
 
 proptest! {
@@ -544,7 +550,7 @@ proptest! {
                     200 => kind.is_none() && reply["status"] == "success",
                     400 => kind == Some("bad_data"),
                     422 => kind == Some("execution"),
-                    500 => kind == Some("unavailable") && PATHS[path] == "status/tsdb",
+                    500 => kind == Some("unavailable") && ABSENT.contains(&PATHS[path]),
                     503 => kind == Some("timeout"),
                     _ => false,
                 };

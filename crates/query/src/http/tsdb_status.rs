@@ -1,59 +1,29 @@
-//! `/api/v1/status/tsdb`, `/api/v1/status/tsdb/blocks`: what this process's heads know.
+//! `/api/v1/status/tsdb`: what the heads of all endpoints hold together; `/api/v1/status/tsdb/blocks`: what is on this process's
+//! own disk.
 
 use async_trait::async_trait;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use chronolith_httpapi::{Annotations, ApiError, ErrorKind, Params, success};
+use chronolith_httpapi::{Annotations, ApiError, ErrorKind, success};
+use chronolith_storeapi::{Status as _, StatusRequest};
 
 use super::Api;
 
 /// The most entries that `/api/v1/status/tsdb` may be asked for; upstream's bound.
 const TOP_MAX: usize = 10_000;
+/// Entries asked of each head, so that what is large in all of them together is among the largest of each. A thousand tenants send
+/// some 10 MB.
+const ENTRIES_EACH: usize = 100;
 
-/// One row of a cardinality table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopEntry {
-    /// Metric name, label name, or `name=value`.
-    pub name: String,
-    /// Count, or bytes.
-    pub value: u64,
-}
-
-/// Statistics of the heads of this process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TsdbStatus {
-    /// Active series.
-    pub series: u64,
-    /// Distinct label pairs.
-    pub label_pairs: u64,
-    /// Chunks in memory.
-    pub chunks: u64,
-    /// First time in the heads; `i64::MAX` when empty.
-    pub mint: i64,
-    /// Last time in the heads; `i64::MIN` when empty.
-    pub maxt: i64,
-    /// Series by metric name, largest first.
-    pub series_by_metric: Vec<TopEntry>,
-    /// Values by label name, largest first.
-    pub values_by_label: Vec<TopEntry>,
-    /// Bytes of values by label name, largest first.
-    pub bytes_by_label: Vec<TopEntry>,
-    /// Series by label pair, largest first.
-    pub series_by_pair: Vec<TopEntry>,
-}
-
-/// A process that has heads.
+/// What this process has on its own disk.
 #[async_trait]
 pub trait StatusSource: Send + Sync {
-    /// Statistics of all tenants together, tables cut to `top` rows.
-    async fn tsdb_status(&self, top: usize) -> TsdbStatus;
-
-    /// The meta.json of every local block of every tenant.
+    /// The `meta.json` of each local block.
     async fn blocks(&self) -> Vec<String>;
 }
 
 pub(super) async fn tsdb(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request).await?;
+    let (options, params) = api.read(request).await?;
     let top = match params.get("limit") {
         "" => 10,
         text => match text.parse::<usize>() {
@@ -64,12 +34,26 @@ pub(super) async fn tsdb(State(api): State<Api>, request: Request) -> Result<Res
             _ => return Err(ApiError::bad_data("limit must be a positive number")),
         },
     };
-    let Some(source) = &api.status else {
-        let text = "this querier has no head of its own; ask a receiver's /api/v1/status/tsdb";
+    let stores = (api.stores)(&options);
+    if !stores.has_status() {
+        let text = "no endpoint of this querier has heads to tell of";
         return Err(ApiError::new(ErrorKind::Unavailable, text));
+    }
+    let selectors = super::labels::selectors(&params).map_err(|e| ApiError::parameter("match[]", e))?;
+    let request = StatusRequest {
+        limit: top.max(ENTRIES_EACH),
+        matchers: options.enforced(selectors.into_iter().flatten().collect()),
+        partial_response: options.partial_response,
     };
-    let status = source.tsdb_status(top).await;
-    Ok(success(&Annotations::default(), |j| {
+    let answer = stores.tsdb_statistics(request).await.map_err(super::store_error)?;
+    let annotations = Annotations {
+        partial: !answer.warnings.is_empty(),
+        warnings: answer.warnings.clone(),
+        ..Default::default()
+    };
+    let mut status = answer.total();
+    status.truncate(top);
+    Ok(success(&annotations, |j| {
         j.raw(r#"{"headStats":{"numSeries":"#).int(status.series as i64);
         j.raw(r#","numLabelPairs":"#).int(status.label_pairs as i64);
         j.raw(r#","chunkCount":"#).int(status.chunks as i64);

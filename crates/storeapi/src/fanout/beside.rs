@@ -1,4 +1,4 @@
-//! What a fan-out asks beside series: exemplars, metric metadata, rules, targets.
+//! What a fan-out asks beside series: exemplars, metric metadata, rules, targets, statistics of heads.
 
 use async_trait::async_trait;
 use chronolith_model::{Labels, Matcher};
@@ -10,7 +10,8 @@ use crate::rules::RulesUnion;
 use crate::targets::TargetsUnion;
 use crate::{
     Exemplars, ExemplarsAnswer, ExemplarsRequest, Metadata, MetadataAnswer, MetadataRequest, Rules,
-    RulesAnswer, RulesRequest, StoreError, Targets, TargetsAnswer, TargetsRequest,
+    RulesAnswer, RulesRequest, Status, StatusAnswer, StatusRequest, StoreError, Targets, TargetsAnswer,
+    TargetsRequest,
 };
 
 /// How a sidecar calls itself. It asks its Prometheus, which knows nothing of external labels.
@@ -125,5 +126,31 @@ impl Targets for Fanout {
             }
         }
         Ok(TargetsAnswer { warnings, ..union.finish() })
+    }
+}
+
+impl Fanout {
+    /// True when an endpoint has heads to tell of.
+    pub fn has_status(&self) -> bool {
+        self.set.endpoints().up.iter().any(|e| self.is_chosen(e) && e.apis.status.is_some())
+    }
+}
+
+#[async_trait]
+impl Status for Fanout {
+    async fn tsdb_statistics(&self, request: StatusRequest) -> Result<StatusAnswer, StoreError> {
+        let Chosen { up, warnings } = self.chosen(request.partial_response)?;
+        let calls = up.iter().filter_map(|endpoint| {
+            let call = endpoint.apis.status.as_ref()?.tsdb_statistics(request.clone());
+            Some(async move { (&endpoint.name, within(self.options.response_timeout, call).await) })
+        });
+        let mut merged = StatusAnswer { warnings, ..StatusAnswer::default() };
+        for (name, answer) in join_all(calls).await {
+            match answer {
+                Ok(answer) => merged.add(answer),
+                Err(error) => merged.warnings.push(tolerate(name, error, request.partial_response)?),
+            }
+        }
+        Ok(merged)
     }
 }
