@@ -17,9 +17,12 @@ impl Dialect {
     /// The version that this project follows.
     pub const OURS: (u32, u32) = (3, 14);
 
-    /// Reads `prometheus, version 2.42.0+ds (branch: ...`.
+    /// Reads `prometheus, version 2.42.0+ds (branch: ...`. A build that was not told its version is taken for a current one.
     pub fn parse_version(text: &str) -> Result<(u32, u32)> {
         let word = text.split("version ").nth(1).context("no version in the reply")?;
+        if word.starts_with(" (branch: ") {
+            return Ok(Self::OURS);
+        }
         let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         match (numbers.next(), numbers.next()) {
             (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
@@ -57,6 +60,7 @@ mod tests {
         let parse = |text| Dialect::parse_version(text).ok();
         assert_eq!(parse("prometheus, version 2.42.0+ds (branch: debian/sid"), Some((2, 42)));
         assert_eq!(parse("prometheus, version 3.14.0 (branch: HEAD"), Some((3, 14)));
+        assert_eq!(parse("prometheus, version  (branch: , revision: unknown)"), Some(Dialect::OURS));
         assert_eq!(parse("no such thing"), None);
     }
 }

@@ -1,4 +1,7 @@
-//! The committed corpus, and a fixed number of mutations by a fixed seed: the same inputs at every run.
+//! The committed corpus, and a fixed number of mutations by a fixed seed: the same inputs at every run. With
+//! `CHRONOLITH_FUZZ_SECONDS` set, other mutations for so long, by `CHRONOLITH_FUZZ_SEED`: where there is no time to build for coverage.
+
+use std::time::{Duration, Instant};
 
 use chronolith_fuzz::mutate::{Random, input};
 use chronolith_fuzz::{TARGETS, Target, corpus, target};
@@ -6,8 +9,14 @@ use chronolith_fuzz::{TARGETS, Target, corpus, target};
 /// Keeps an input that fails, so that it can become part of the corpus.
 fn try_mutations(target: &Target) {
     let seeds: Vec<Vec<u8>> = corpus(target).into_iter().map(|(_, bytes)| bytes).collect();
-    let mut random = Random::new(0x5eed);
-    for i in 0..target.tries {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let until = number("CHRONOLITH_FUZZ_SECONDS").map(|s| Instant::now() + Duration::from_secs(s));
+    let mut random = Random::new(number("CHRONOLITH_FUZZ_SEED").unwrap_or(0x5eed));
+    for i in 0.. {
+        if until.map_or(i >= target.tries, |until| Instant::now() >= until) {
+            eprintln!("{}: {i} inputs", target.name);
+            break;
+        }
         let data = input(&mut random, &seeds, target.words);
         let outcome = std::panic::catch_unwind(|| (target.run)(&data));
         if outcome.is_err() {

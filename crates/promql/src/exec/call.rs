@@ -52,9 +52,7 @@ impl<'a> Exec<'a> {
             HistogramQuantile | HistogramQuantiles | HistogramFraction => {
                 self.histogram_estimate(id, call, grid, sink)
             }
-            HistogramCount | HistogramSum | HistogramAvg | HistogramStddev | HistogramStdvar => {
-                self.histogram_statistic(id, call, grid, sink)
-            }
+            f if f.is_histogram_statistic() => self.histogram_statistic(id, call, grid, sink),
             Info => self.info(call, grid, sink),
             _ => unreachable!("{} is of another type or was handled before", call.func.name),
         }

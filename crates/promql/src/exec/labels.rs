@@ -13,6 +13,11 @@ pub(crate) fn without_metadata(labels: &Labels) -> Labels {
     }
 }
 
+/// Without the metric's name. `histogram_count` and its kin take only that off upstream, unlike all other functions.
+pub(crate) fn without_name(labels: &Labels) -> Labels {
+    labels.filter(|name, _| name != METRIC_NAME)
+}
+
 /// The labels that two matched series have in common by definition.
 pub(crate) fn match_labels(labels: &Labels, on: bool, names: &[String]) -> Labels {
     labels.filter(|name, _| {

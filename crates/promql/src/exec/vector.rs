@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use chronolith_model::Labels;
+
 use crate::exec::current::Current;
-use crate::exec::labels::without_metadata;
+use crate::exec::labels::{without_metadata, without_name};
 use crate::exec::merge::merge_equal;
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
 use crate::functions::binary;
@@ -60,13 +62,17 @@ impl<'a> Exec<'a> {
         change: &mut dyn FnMut(&mut Exec<'a>, &mut Batch) -> Result<()>,
     ) -> Result<()> {
         let strip = self.drops_names_now(id);
+        let without: fn(&Labels) -> Labels = match self.plan.ast.kind(id) {
+            NodeKind::Call(call) if call.func.id.is_histogram_statistic() => without_name,
+            _ => without_metadata,
+        };
         let mut collected = (strip && self.may_collide(input)).then(|| Batch::new(grid.count));
         self.vector(input, grid, &mut |exec, mut batch| {
             change(exec, &mut batch)?;
             for r in 0..batch.len() {
                 batch.set_drop_name(r, true);
                 if strip {
-                    let labels = without_metadata(batch.labels(r));
+                    let labels = without(batch.labels(r));
                     batch.set_labels(r, labels);
                 }
             }

@@ -150,6 +150,14 @@ functions! {
     Year "year" (Vector) 1 Vector false;
 }
 
+impl FunctionId {
+    /// `histogram_count` and its kin: a number of each native histogram.
+    pub(crate) fn is_histogram_statistic(self) -> bool {
+        use FunctionId::{HistogramAvg, HistogramCount, HistogramStddev, HistogramStdvar, HistogramSum};
+        matches!(self, HistogramAvg | HistogramCount | HistogramStddev | HistogramStdvar | HistogramSum)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,9 @@
 //! a scalar do, matches and functions of labels do not. There must be one metric name, because taking names off complains of
 //! series that become the same, which could not be told any more. The name and what goes with it stay: annotations speak of them.
 //!
+//! Series, and so groups, come in the order of the labels that are left. Nothing above the aggregation may show it: the choice of
+//! `topk` and its kin among equals, `sort`, the duplicates that an error names.
+//!
 //! A sum is compensated, and the order in which series are added is that of the projected labels. It is the same for the same
 //! data; where the exact sum lies between two floats, its last bit may be another than that of whole labels. Prometheus reads in
 //! the order of its index, so that there is no order to agree with.
@@ -12,15 +15,20 @@ use chronolith_model::METRIC_NAME;
 
 use crate::functions::math;
 use crate::parser::{AggregateOp, Ast, ExprId, FunctionId, NodeKind, ValueType};
+use crate::plan::propagate::may_complain;
 
 /// By node: the labels of a selector that are looked at, sorted; `None` for all.
 pub(super) fn find(ast: &Ast, one_name: &[bool]) -> Vec<Option<Vec<String>>> {
     let mut kept: Vec<Option<Vec<String>>> = vec![None; ast.len()];
+    let mut ordered = vec![false; ast.len()];
     for id in ast.ids().rev() {
         let own = kept[id.index()].take();
+        let order_shows = ordered[id.index()];
+        let shows_below = order_shows || shows_order(ast, one_name, ast.kind(id));
+        ast.kind(id).for_each_child(|child| ordered[child.index()] = shows_below);
         match ast.kind(id) {
             NodeKind::VectorSelector(_) => kept[id.index()] = own.filter(|_| one_name[id.index()]),
-            NodeKind::Aggregate(a) if folds(a.op) && !a.without => {
+            NodeKind::Aggregate(a) if folds(a.op) && !a.without && !order_shows => {
                 let name = [METRIC_NAME, "__type__", "__unit__"].map(str::to_owned);
                 let mut keep: Vec<String> = a.grouping.iter().cloned().chain(name).collect();
                 keep.sort_unstable();
@@ -42,6 +50,21 @@ pub(super) fn find(ast: &Ast, one_name: &[bool]) -> Vec<Option<Vec<String>>> {
 /// Aggregations whose result has grouping labels only.
 fn folds(op: AggregateOp) -> bool {
     !matches!(op, AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio)
+}
+
+/// True when a node's value, or its errors, tell in which order the series below came.
+fn shows_order(ast: &Ast, one_name: &[bool], kind: &NodeKind) -> bool {
+    use FunctionId::{Info, Sort, SortByLabel, SortByLabelDesc, SortDesc};
+    match kind {
+        NodeKind::Aggregate(a) => {
+            matches!(a.op, AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk)
+        }
+        NodeKind::Call(call) => {
+            matches!(call.func.id, Info | Sort | SortDesc | SortByLabel | SortByLabelDesc)
+        }
+        NodeKind::Binary(b) => may_complain(ast, one_name, b),
+        _ => false,
+    }
 }
 
 /// The child of which a node changes the series one by one, without looking at their labels.
@@ -95,7 +118,10 @@ mod tests {
             ("quantile by (x) (0.9, max_over_time(rate(a[5m])[1h:]))", "x"),
             ("histogram_quantile(0.9, sum by (le) (rate(a[5m])))", "le"),
             ("sum by (x) (sum by (x, y) (a))", "x,y"),
-            ("topk(3, sum by (x) (a))", "x"),
+            ("sum by (x) (a) / on (x) group_right sum by (x, y) (b)", "x x,y"),
+            ("topk(3, sum by (x) (a))", "*"),
+            ("sort(sum by (x) (a)) + 1", "*"),
+            ("sum by (x, y) (a) * on (x) sum by (x, z) (b)", "* *"),
             ("sum by (x) (a) / sum by (x) (b)", "x x"),
             // One read for both, of which one looks at more.
             ("sum by (x) (a) / sum by (y) (a)", "*"),

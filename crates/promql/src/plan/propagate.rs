@@ -207,6 +207,12 @@ impl Tree<'_> {
     }
 }
 
+/// True when a match can complain of two series that match the same.
+pub(super) fn may_complain(ast: &Ast, one_name: &[bool], b: &Binary) -> bool {
+    let Some(matching) = &b.matching else { return false };
+    !b.op.is_set() && !Tree { ast, one_name }.complains_never(b, matching)
+}
+
 fn fills_nothing(m: &VectorMatching) -> bool {
     m.fill_left.is_none() && m.fill_right.is_none()
 }
