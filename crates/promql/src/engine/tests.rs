@@ -352,3 +352,21 @@ fn operators_are_measured_where_asked_for() {
         "[vectorSelector] m_total @ 30.000 (once for all steps) (read once for several)"
     );
 }
+
+#[test]
+fn histogram_statistics_keep_type_and_unit() {
+    let mut storage = MemoryStorage::new();
+    let labels = [("__name__", "h"), ("__type__", "histogram"), ("a", "1")];
+    let histogram = chronolith_model::FloatHistogram { count: 4.0, sum: 6.0, ..Default::default() };
+    storage.append_histogram(&Labels::from_pairs(labels).unwrap(), 60_000, histogram, 0).unwrap();
+    let labels_of = |query: &str| {
+        let result =
+            Engine::new(EngineOptions::default()).instant(&storage, query, 60_000, &QueryContext::new());
+        match result.unwrap().value {
+            Value::Vector(v) => v[0].labels.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(labels_of("histogram_avg(h)"), r#"{__type__="histogram", a="1"}"#);
+    assert_eq!(labels_of("histogram_quantile(1, h)"), r#"{a="1"}"#);
+}

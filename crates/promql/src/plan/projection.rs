@@ -118,7 +118,7 @@ mod tests {
             ("quantile by (x) (0.9, max_over_time(rate(a[5m])[1h:]))", "x"),
             ("histogram_quantile(0.9, sum by (le) (rate(a[5m])))", "le"),
             ("sum by (x) (sum by (x, y) (a))", "x,y"),
-            ("sum by (x) (a) / on (x) group_right sum by (x, y) (b)", "x x,y"),
+            ("sum by (x) (a) / on (x) group_right sum by (x, y) (b)", "x,y x"),
             ("topk(3, sum by (x) (a))", "*"),
             ("sort(sum by (x) (a)) + 1", "*"),
             ("sum by (x, y) (a) * on (x) sum by (x, z) (b)", "* *"),
