@@ -6,8 +6,9 @@ use crate::exec::counts::WindowCounts;
 use crate::exec::range::RangeCall;
 use crate::exec::samples::{Samples, Window, Windows};
 use crate::functions::blocks::{self, Blocks, Max, Min, Regression, Sum, Variance};
+use crate::functions::kahan::{self, LANES};
+use crate::functions::over_time;
 use crate::functions::sorted::{self, SortedWindow};
-use crate::functions::{kahan, over_time};
 use crate::parser::FunctionId;
 
 /// What windows over a series are like.
@@ -72,9 +73,13 @@ pub(crate) fn slide(
     }
     match range.id {
         SumOverTime if by_blocks => each_block!(Sum, |w, sum| sum.total()),
-        SumOverTime => each!(|step, w| kahan::kahan_sum(w.fv)),
+        SumOverTime => in_lanes(samples, kahan::kahan_sum, kahan::kahan_sums, &mut set, |take| {
+            windows.slide(samples, grid, counts, take);
+        }),
         AvgOverTime if by_blocks => each_block!(Sum, |w, sum| sum.mean(w.fv)),
-        AvgOverTime => each!(|step, w| kahan::kahan_mean(w.fv)),
+        AvgOverTime => in_lanes(samples, kahan::kahan_mean, kahan::kahan_means, &mut set, |take| {
+            windows.slide(samples, grid, counts, take);
+        }),
         MaxOverTime if by_blocks => each_block!(Max, |w, max| max.0),
         MaxOverTime => each!(|step, w| blocks::max(w.fv)),
         MinOverTime if by_blocks => each_block!(Min, |w, min| min.0),
@@ -154,6 +159,36 @@ pub(crate) fn slide(
         _ => return false,
     }
     true
+}
+
+/// Calls `set` with a number of each window that `slide` hands on, made of several windows at a time where they are of
+/// the same length.
+fn in_lanes<'s>(
+    samples: &'s Samples,
+    alone: fn(&[f64]) -> f64,
+    beside: fn(&[f64], [usize; LANES], usize) -> [f64; LANES],
+    set: &mut impl FnMut(usize, f64),
+    slide: impl FnOnce(&mut dyn FnMut(usize, &Window<'s>)),
+) {
+    let (mut steps, mut firsts, mut n, mut len) = ([0; LANES], [0; LANES], 0, 0);
+    let mut flush = |steps: &[usize], firsts: &[usize], len: usize| match firsts.try_into() {
+        Ok(all) => steps.iter().zip(beside(&samples.fv, all, len)).for_each(|(step, v)| set(*step, v)),
+        Err(_) => {
+            for (step, first) in steps.iter().zip(firsts) {
+                set(*step, alone(&samples.fv[*first..*first + len]));
+            }
+        }
+    };
+    slide(&mut |step, w| {
+        if n == LANES || w.fv.len() != len {
+            flush(&steps[..n], &firsts[..n], len);
+            n = 0;
+            len = w.fv.len();
+        }
+        (steps[n], firsts[n]) = (step, w.first);
+        n += 1;
+    });
+    flush(&steps[..n], &firsts[..n], len);
 }
 
 /// Counts, up to each value, the neighbours of which `is` is true.
