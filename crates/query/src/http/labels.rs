@@ -26,6 +26,10 @@ const SERIES_MAX: usize = 5_000_000;
 /// [`super::small`].
 const SERIES_AT_ONCE: usize = 512;
 
+/// Label sets that come at a time where they come from another thread: each change of threads costs as much as some ten of
+/// them.
+const SERIES_BATCH: usize = 1024;
+
 pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (options, params) = api.read(request).await?;
     if params.all("match[]").next().is_none() {
@@ -34,7 +38,8 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
     let (limit, range) = (params.limit()?, range(&api, &params)?);
     let selectors = selectors(&params).map_err(|e| ApiError::parameter("match[]", e))?;
     let store = (api.stores)(&options);
-    let mut found: BTreeSet<Labels> = BTreeSet::new();
+    let mut found: Vec<Labels> = Vec::new();
+    let several = selectors.len() > 1;
     let mut warnings = Vec::new();
     let mut held = Held::new(&api)?;
     for matchers in selectors {
@@ -43,6 +48,7 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
+        read.batch_size = SERIES_BATCH;
         let few = store.series_at_once(&read.matchers, range).is_some_and(|n| n <= SERIES_AT_ONCE);
         let mut stream = store.series(read).await.map_err(store_error)?;
         loop {
@@ -64,6 +70,11 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
                 let text = format!("more than {SERIES_MAX} series match; narrow the selector or set limit");
                 return Err(ApiError::new(ErrorKind::Execution, text));
             }
+        }
+        // A store's own series are in order, each once.
+        if several {
+            found.sort_unstable();
+            found.dedup();
         }
     }
     let partial = !warnings.is_empty();
