@@ -13,6 +13,7 @@ mod load;
 mod measure;
 mod memory;
 mod peer;
+mod replication;
 mod report;
 mod restart;
 mod running;
@@ -48,6 +49,8 @@ enum Command {
     Stall(stall::Stall),
     /// Memory of many tenants that send nothing any more.
     Tenants(tenants::Tenants),
+    /// Three receivers in a hashring: CPU of all processes together, by replication factor.
+    Replication(replication::Replication),
     /// Write the load into a server that already runs, at full speed.
     Load(load::Load),
 }
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Command::Churn(args) => args.run(),
         Command::Stall(args) => args.run(),
         Command::Tenants(args) => args.run(),
+        Command::Replication(args) => args.run(),
         Command::Load(args) => args.run(),
     }
 }

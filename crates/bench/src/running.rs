@@ -151,12 +151,12 @@ fn spawn(peer: &Peer, dir: &Path, address: SocketAddr) -> Result<(Child, MemoryW
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// CPU seconds of a process, user and system, all its threads.
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').context("/proc/PID/stat has no name")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();

@@ -59,6 +59,8 @@ pub struct Config {
     pub inflight_bytes_max: u64,
     /// The hashring and how it is written to; `None` keeps everything here.
     pub forward: Option<ForwardOptions>,
+    /// `--receive.handoff.max-age` (ours, 6h): how far out of order samples are taken that waited for this receiver.
+    pub late_window_ms: i64,
     /// `--receive.replica-header` (THANOS-REPLICA).
     pub replica_header: String,
     /// `--hash-func=SHA256`.
@@ -97,6 +99,7 @@ impl Default for Config {
             request_bytes_max: 32 << 20,
             inflight_bytes_max: 1 << 30,
             forward: None,
+            late_window_ms: 6 * 3_600_000,
             replica_header: "THANOS-REPLICA".to_owned(),
             hash: false,
             maintenance_interval_ms: 30_000,
@@ -172,6 +175,7 @@ impl Config {
             ("--tsdb.out-of-order.time-window", self.out_of_order_window_ms),
             ("--tsdb.too-far-in-future.time-window", self.too_far_in_future_ms),
             ("--drain.timeout", self.drain_timeout_ms),
+            ("--receive.handoff.max-age", self.late_window_ms),
         ] {
             if value < 0 {
                 return bad(format!("{flag} must not be negative"));
@@ -184,6 +188,7 @@ impl Config {
         let mut options = DbOptions::new(&self.tsdb_path);
         options.block_range_ms = self.block_duration_ms;
         options.out_of_order_window_ms = self.out_of_order_window_ms;
+        options.late_window_ms = self.late_window_ms;
         options.future_max_ms =
             if self.too_far_in_future_ms == 0 { i64::MAX } else { self.too_far_in_future_ms };
         options.exemplars_max = self.exemplars_max;

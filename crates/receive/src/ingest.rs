@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use chronolith_model::{TenantId, WriteBatch};
 use chronolith_service::Probe;
 use chronolith_service::metrics::Registry;
-use chronolith_storeapi::{RejectKind, StoreError, WriteError, WriteRejection, WriteReport, WriteSink};
+use chronolith_storeapi::{
+    RejectKind, StoreError, WriteError, WriteRejection, WriteReport, WriteSink, WriteWay,
+};
 use chronolith_tsdb::head::{RejectReason, Rejection, WriteOutcome};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
@@ -59,12 +61,20 @@ impl LocalSink {
         }
     }
 
-    fn append(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteOutcome, WriteError> {
+    fn append(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        way: WriteWay,
+    ) -> Result<WriteOutcome, WriteError> {
         let db = self.tenants.db()?;
         if db.head(tenant).is_none() && db.tenants().len() >= self.tenants_max {
             return Err(StoreError::limit(format!("limit of {} tenants reached", self.tenants_max)));
         }
-        let outcome = db.write(tenant, &batch);
+        let outcome = match way {
+            WriteWay::Late => db.write_late(tenant, &batch),
+            WriteWay::Fresh | WriteWay::Replica(_) => db.write(tenant, &batch),
+        };
         self.pool.put_batch(batch);
         Ok(outcome)
     }
@@ -89,7 +99,16 @@ impl LocalSink {
 #[async_trait]
 impl WriteSink for LocalSink {
     async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
-        let outcome = self.append(tenant, batch)?;
+        self.write_by(tenant, batch, WriteWay::Fresh).await
+    }
+
+    async fn write_by(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        way: WriteWay,
+    ) -> Result<WriteReport, WriteError> {
+        let outcome = self.append(tenant, batch, way)?;
         self.count(tenant, &outcome);
         let report = report(&outcome);
         let (durable, wait) = oneshot::channel();

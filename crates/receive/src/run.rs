@@ -15,6 +15,7 @@ use axum::http::StatusCode;
 use chronolith_objstore::Bucket;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::HttpListener;
+use chronolith_service::metrics::Registry;
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{Clock, Metrics, Probe, Probes, SystemClock};
 use chronolith_storeapi::{Apis, ServerOptions, Services, Store, StoreError, WriteSink};
@@ -25,13 +26,14 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::config::Config;
 use crate::error::ReceiveError;
-use crate::forward::{self, HashringWatch, RingSink, RingWrites};
+use crate::forward::{self, ForwardOptions, HashringWatch, RingSink, RingWrites};
+use crate::handoff::{Handoff, Replay};
 use crate::ingest::LocalSink;
 use crate::maintenance::Maintenance;
 use crate::remote_write::{BatchPool, RemoteWrite, RemoteWriteOptions, ReplicaHeader};
 use crate::ship::{ShipOptions, Shipper, blocking};
 use crate::store::TenantsStore;
-use crate::tenants::Tenants;
+use crate::tenants::{RingLabels, Tenants};
 
 /// What the role is given beside its settings.
 #[derive(Clone, Debug)]
@@ -56,6 +58,7 @@ impl Default for Parts {
 struct Ring {
     sink: Arc<RingSink>,
     watch: HashringWatch,
+    replay: Option<Arc<Replay>>,
 }
 
 /// A receiver that is wired and bound but does not serve yet.
@@ -172,10 +175,12 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
         let local = (!is_router).then_some(local);
         let ring = match &config.forward {
             Some(options) => {
-                let sink = RingSink::new(options.clone(), local.clone(), registry);
+                let handoff = open_handoff(&config, options, &parts.clock, registry)?;
+                let sink = RingSink::new(options.clone(), local.clone(), handoff.clone(), registry);
                 let watch = HashringWatch::start(Arc::clone(&sink), registry)
                     .map_err(|e| ReceiveError::Config(format!("hashring: {e}")))?;
-                Some(Ring { sink, watch })
+                let replay = handoff.map(|handoff| Replay::new(handoff, Arc::clone(&sink)));
+                Some(Ring { sink, watch, replay })
             }
             None => None,
         };
@@ -207,6 +212,12 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
             let mut options = config.db_options(Arc::clone(&parts.clock));
             // Labels of its own rather than our `tenants`, which holds the database.
             let labels = Tenants::new(tenants.external().clone(), &config.tenant_label);
+            if let Some(ring) = &ring {
+                let sink = Arc::downgrade(&ring.sink);
+                let of = RingLabels(Arc::new(move |tenant| sink.upgrade()?.external_labels(tenant.as_str())));
+                tenants.set_ring_labels(of.clone());
+                labels.set_ring_labels(of);
+            }
             options.block_thanos =
                 Some(Arc::new(move |tenant| ThanosMeta::new(&labels.external_of(tenant), "receive")));
             options
@@ -226,6 +237,26 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
         admin,
         config,
     })
+}
+
+/// The hints that wait for other receivers, unless they are turned off.
+fn open_handoff(
+    config: &Config,
+    forward: &ForwardOptions,
+    clock: &Arc<dyn Clock>,
+    registry: &mut Registry,
+) -> Result<Option<Arc<Handoff>>, ReceiveError> {
+    let mut options = forward.handoff.clone();
+    if options.bytes_max == 0 {
+        return Ok(None);
+    }
+    if options.dir.as_os_str().is_empty() {
+        options.dir = config.tsdb_path.join("handoff");
+    }
+    match Handoff::open(&options, Arc::clone(clock), registry) {
+        Ok(handoff) => Ok(Some(handoff)),
+        Err(e) => Err(ReceiveError::Config(format!("hints in {}: {e}", options.dir.display()))),
+    }
 }
 
 async fn bind_http(address: Option<&str>) -> Result<Option<HttpListener>, ReceiveError> {
@@ -305,8 +336,11 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         work.spawn(Arc::clone(&maintenance).ship_loop(stop_work.clone()));
     }
     probe.ready();
-    let ring = ring.map(|Ring { sink, watch }| {
+    let ring = ring.map(|Ring { sink, watch, replay }| {
         work.spawn(watch.run(stop_work.clone()));
+        if let Some(replay) = replay {
+            work.spawn(replay.run(stop_work.clone()));
+        }
         sink
     });
 
@@ -315,9 +349,10 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         Some(ended) = reads.join_next() => ended_early(ended),
     };
     probe.not_ready("shutting down");
-    remote_write.close();
+    // Whoever is connected is served until the listener is done: a restart shows no sender an error.
     stop_writes.cancel();
     while writes.join_next().await.is_some() {}
+    remote_write.close();
     if let Some(ring) = &ring {
         ring.finish(2 * ring.options().timeout).await;
     }

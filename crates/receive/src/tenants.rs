@@ -14,13 +14,29 @@ pub struct Tenants {
     db: OnceLock<Arc<Db>>,
     external: Labels,
     tenant_label: String,
+    ring_labels: OnceLock<RingLabels>,
+}
+
+/// Labels that a hashring gives a tenant.
+#[derive(Clone)]
+pub(crate) struct RingLabels(pub(crate) Arc<dyn Fn(&TenantId) -> Option<Labels> + Send + Sync>);
+
+impl std::fmt::Debug for RingLabels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RingLabels")
+    }
 }
 
 impl Tenants {
     /// Tenants without a database yet; `external` are the `--label`s, `tenant_label` is `--receive.tenant-label-name`
     /// (empty: tenants are not told apart, for a process that has one).
     pub fn new(external: Labels, tenant_label: &str) -> Self {
-        Tenants { db: OnceLock::new(), external, tenant_label: tenant_label.to_owned() }
+        Tenants {
+            db: OnceLock::new(),
+            external,
+            tenant_label: tenant_label.to_owned(),
+            ring_labels: OnceLock::new(),
+        }
     }
 
     /// From now on this is the database.
@@ -45,9 +61,20 @@ impl Tenants {
 
     /// What a tenant's series and blocks carry besides their own labels.
     pub fn external_of(&self, tenant: &TenantId) -> Labels {
+        let ring = self.ring_labels.get().and_then(|labels| (labels.0)(tenant));
+        let external = match ring {
+            // The `--label`s win, as in Thanos.
+            Some(ring) => ring.with(self.external.iter()),
+            None => self.external.clone(),
+        };
         if self.tenant_label.is_empty() {
-            return self.external.clone();
+            return external;
         }
-        self.external.with([(self.tenant_label.as_str(), tenant.as_str())])
+        external.with([(self.tenant_label.as_str(), tenant.as_str())])
+    }
+
+    /// From now on a hashring's labels are added.
+    pub(crate) fn set_ring_labels(&self, labels: RingLabels) {
+        let _ = self.ring_labels.set(labels);
     }
 }

@@ -129,10 +129,60 @@ async fn every_receiver_of_three_keeps_a_copy_and_one_may_be_missing() {
         assert_eq!(answer, (200, String::new()));
     }
     cluster.wait_for("m", &[7, 7, 0]).await;
+    // What it missed comes when it is back, although newer samples were there before.
+    cluster.begin(2).await;
+    cluster.wait_for("m", &[7, 7, 7]).await;
+    cluster.stop(2).await;
     cluster.stop(1).await;
     let (status, text) = cluster.role(0).write("team", &minutes("alone", T0, 1)).await;
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("too few receivers took the request"), "{text}");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_come_late_survive_the_sender_and_follow_the_ring() {
+    let mut cluster = Cluster::start(3, 3).await;
+    cluster.stop(2).await;
+    assert_eq!(cluster.role(0).write("t", &minutes("m", T0, 3)).await.0, 200);
+    cluster.wait_for("m", &[3, 3, 0]).await;
+    let hinted = |text: String| text.contains("chronolith_receive_handoff_hints_total{result=\"kept\"} 1");
+    wait_metrics(cluster.role(0), hinted).await;
+    // The sender restarts while the hint waits; then the receiver is back, has newer samples, and takes the older ones.
+    cluster.stop(0).await;
+    cluster.begin(2).await;
+    assert_eq!(cluster.role(1).write("t", &minutes("m", T0 + 600_000, 1)).await.0, 200);
+    cluster.wait_for("m", &[0, 4, 1]).await;
+    cluster.begin(0).await;
+    cluster.wait_for("m", &[4, 4, 4]).await;
+    // Replayed hints are gone.
+    let empty = |text: String| !text.contains("chronolith_receive_handoff_pending_bytes{");
+    wait_metrics(cluster.role(0), empty).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_copy_may_wait_on_the_senders_disk_and_goes_where_the_ring_says() {
+    let mut cluster = Cluster::start(3, 1).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let many: Vec<u8> = (0..50)
+        .flat_map(|i| series(&[("__name__", "m"), ("i", i.to_string().as_str())], &[(T0, 1.0)]))
+        .collect();
+    let (status, text) = cluster.role(0).write("t", &many).await;
+    assert_eq!(status, 200, "{text}");
+    cluster.begin(1).await;
+    // The third never comes back.
+    cluster.write_file(&[0, 1]);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let counts: Vec<usize> = cluster.times("m").await.iter().map(Vec::len).collect();
+        if counts.iter().sum::<usize>() == 50 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{counts:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cluster.end().await;
 }
 

@@ -176,6 +176,7 @@ impl ReceiveArgs {
             require_labels: true,
             tsdb_path: self.tsdb_path.clone(),
             forward: self.ring.options(),
+            late_window_ms: self.ring.handoff_age_max.0,
             replica_header: self.ring.replica_header.clone(),
             ..self.ingest.config()
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chronolith_receive::ForwardOptions;
 use chronolith_receive::hashring::Algorithm;
+use chronolith_receive::{ForwardOptions, HandoffOptions};
 use chronolith_service::config::{ByteSize, DurationMs};
 use clap::Args;
 
@@ -59,7 +59,7 @@ pub(crate) struct RingArgs {
         help_heading = "Replication"
     )]
     pub(crate) replica_header: String,
-    /// Calls under way to each other receiver.
+    /// Calls under way to each receiver of Thanos's; ours are sent one call of many requests after the other.
     #[arg(
         long = "receive.forward.async-workers",
         default_value_t = 5,
@@ -102,6 +102,31 @@ pub(crate) struct RingArgs {
         hide_short_help = true
     )]
     backoff_max: DurationMs,
+    /// Where what unavailable receivers miss is kept until they are back; by itself the subdirectory handoff of --tsdb.path.
+    #[arg(
+        long = "receive.handoff.dir",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "DIR",
+        help_heading = "Replication"
+    )]
+    handoff_dir: PathBuf,
+    /// The most that is kept, for all receivers together; 0 keeps nothing.
+    #[arg(
+        long = "receive.handoff.max-bytes",
+        default_value = "4GiB",
+        value_name = "SIZE",
+        help_heading = "Replication"
+    )]
+    handoff_bytes_max: ByteSize,
+    /// The longest time that it is kept; also how far out of order a receiver takes what was kept for it.
+    #[arg(
+        long = "receive.handoff.max-age",
+        default_value = "6h",
+        value_name = "DURATION",
+        help_heading = "Replication"
+    )]
+    pub(crate) handoff_age_max: DurationMs,
 }
 
 fn replication_protocol(text: &str) -> Result<String, String> {
@@ -135,6 +160,11 @@ impl RingArgs {
             workers: self.workers,
             compress: self.compression == "snappy",
             queue_bytes_max: usize::try_from(self.queue_bytes_max.0).unwrap_or(usize::MAX),
+            handoff: HandoffOptions {
+                dir: self.handoff_dir.clone(),
+                bytes_max: self.handoff_bytes_max.0,
+                age_max_ms: self.handoff_age_max.0,
+            },
         })
     }
 }

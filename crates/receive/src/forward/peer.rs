@@ -1,7 +1,9 @@
 //! One other receiver: a bounded queue, workers that send what has gathered in it, and backoff while the receiver is unavailable.
 //!
 //! A worker that is free takes what waits, up to [`CALL_BYTES`], into one call: an idle peer is sent a share at once, a busy one
-//! many at a time. A share that cannot be queued, or whose time is over before it is sent, fails; it never waits for room.
+//! many at a time. Receivers of ours are sent one call after the other: a request is answered once its quorum is there, the next one
+//! of the same series follows at once, and must not overtake it on the way to the last receiver. Thanos's receivers know one request
+//! a call, so there several are under way, and that can happen. A share that cannot be queued, or whose time is over before it is sent, fails; it never waits for room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ pub(super) struct PeerOptions {
 
 /// Another receiver. Dropping it ends its workers once the queue is empty.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     shared: Arc<Shared>,
 }
 
@@ -43,6 +45,8 @@ struct Shared {
     options: PeerOptions,
     queue: Mutex<Queue>,
     filled: Notify,
+    /// Held during a call to a receiver of ours.
+    order: tokio::sync::Mutex<()>,
     backoff: Mutex<Backoff>,
     metrics: ForwardMetrics,
 }
@@ -98,6 +102,7 @@ impl Peer {
             options,
             queue: Mutex::default(),
             filled: Notify::new(),
+            order: tokio::sync::Mutex::default(),
             backoff: Mutex::default(),
             metrics,
         });
@@ -143,6 +148,18 @@ impl Peer {
         Ok(answer)
     }
 
+    /// Sends shares past the queue, for what has waited long: one caller at a time.
+    pub(crate) async fn send_now(&self, shares: &[PeerShare]) -> Vec<Result<WriteReport, WriteError>> {
+        let results = self.shared.client.write(shares).await;
+        self.shared.note(&results);
+        results
+    }
+
+    /// It is being left alone.
+    pub(super) fn is_backing_off(&self) -> bool {
+        self.shared.backoff_left().is_some()
+    }
+
     pub(super) fn state(&self) -> PeerState {
         let (queue_shares, queue_bytes) = {
             let queue = self.shared.queue.lock();
@@ -171,13 +188,17 @@ impl Drop for Peer {
 
 impl Shared {
     async fn work(&self) {
-        while let Some(mut jobs) = self.next_jobs().await {
+        loop {
+            let turn = self.order.lock().await;
+            let Some(mut jobs) = self.next_jobs().await else { return };
+            let turn = (self.client.form() != PeerForm::Thanos).then_some(turn);
             let now = Instant::now();
             for job in &jobs {
                 self.metrics.delay.observe(now.duration_since(job.since).as_secs_f64());
             }
             let shares: Vec<PeerShare> = jobs.iter().map(|job| job.share.clone()).collect();
             let results = self.client.write(&shares).await;
+            drop(turn);
             self.note(&results);
             for (job, result) in jobs.drain(..).zip(results) {
                 // A conflict is the sender's fault, as in Thanos.

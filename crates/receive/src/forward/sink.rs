@@ -19,11 +19,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
-use chronolith_model::{TenantId, WriteBatch};
+use chronolith_model::{Labels, TenantId, WriteBatch};
 use chronolith_service::metrics::Registry;
 use chronolith_storeapi::{
     ErrorKind, PeerShare, StoreError, WriteError, WriteInFlight, WriteReport, WriteSink, WriteWay,
-    encode_batch,
+    decode_batch, encode_batch,
 };
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -33,7 +33,8 @@ use tokio_util::task::TaskTracker;
 use super::metrics::{ForwardMetrics, RingCollector};
 use super::peer::{Peer, PeerOptions};
 use super::place::{Placed, place};
-use super::tally::{Failure, Here, Tally, quorum};
+use super::tally::{Failure, Here, Tally, Units, quorum};
+use crate::handoff::{Handoff, HandoffOptions, LogStats};
 use crate::hashring::{Algorithm, HashringConfig, HashringError, Hashrings};
 
 /// Settings of forwarding; Thanos's flags where it has them.
@@ -61,6 +62,8 @@ pub struct ForwardOptions {
     pub compress: bool,
     /// `--receive.forward.queue-bytes-max` (ours) of each peer.
     pub queue_bytes_max: usize,
+    /// What is kept for unavailable receivers.
+    pub handoff: HandoffOptions,
 }
 
 impl Default for ForwardOptions {
@@ -77,6 +80,7 @@ impl Default for ForwardOptions {
             workers: 5,
             compress: true,
             queue_bytes_max: 64 << 20,
+            handoff: HandoffOptions::default(),
         }
     }
 }
@@ -88,6 +92,7 @@ pub(crate) struct RingSink {
     state: ArcSwapOption<State>,
     /// Peers by address: they outlive a reload.
     peers: Mutex<HashMap<String, Arc<Peer>>>,
+    handoff: Option<Arc<Handoff>>,
     metrics: ForwardMetrics,
     unfinished: TaskTracker,
 }
@@ -110,6 +115,7 @@ impl RingSink {
     pub(crate) fn new(
         options: ForwardOptions,
         local: Option<Arc<dyn WriteSink>>,
+        handoff: Option<Arc<Handoff>>,
         registry: &mut Registry,
     ) -> Arc<Self> {
         let metrics = ForwardMetrics::register(registry, options.replication_factor);
@@ -118,6 +124,7 @@ impl RingSink {
             local,
             state: ArcSwapOption::empty(),
             peers: Mutex::default(),
+            handoff,
             metrics,
             unfinished: TaskTracker::new(),
         });
@@ -201,6 +208,43 @@ impl RingSink {
         self.local.is_some() && self.options.local_endpoint.as_deref() == Some(address)
     }
 
+    /// The peer at an address of the rings.
+    pub(crate) fn peer(&self, address: &str) -> Option<Arc<Peer>> {
+        self.peers.lock().get(address).cloned()
+    }
+
+    /// Whether a peer can be tried now; what is for one that left the rings can always be.
+    pub(crate) fn may_ask(&self, address: &str) -> bool {
+        self.state.load().is_some() && self.peer(address).is_none_or(|peer| !peer.is_backing_off())
+    }
+
+    /// Writes shares of a peer that left the rings to who keeps their series now.
+    pub(crate) async fn reroute(
+        self: &Arc<Self>,
+        shares: &[PeerShare],
+    ) -> Vec<Result<WriteReport, WriteError>> {
+        let mut results = Vec::with_capacity(shares.len());
+        for share in shares {
+            let fanout =
+                decode_batch(&share.batch).and_then(|batch| self.begin(&share.tenant, batch, WriteWay::Late));
+            results.push(match fanout {
+                Ok(fanout) => fanout.answer().await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    /// Labels that the rings give a tenant.
+    pub(crate) fn external_labels(&self, tenant: &str) -> Option<Labels> {
+        self.rings()?.external_labels(tenant).cloned()
+    }
+
+    /// What waits for a peer on this machine's disk.
+    pub(super) fn hints(&self, address: &str) -> LogStats {
+        self.handoff.as_ref().map_or_else(LogStats::default, |h| h.stats(address))
+    }
+
     /// Waits for what acknowledged requests have left under way, at most `patience`.
     pub(crate) async fn finish(&self, patience: Duration) {
         self.unfinished.close();
@@ -213,8 +257,13 @@ impl RingSink {
         self: &Arc<Self>,
         tenant: &TenantId,
         batch: WriteBatch,
-        replica: Option<usize>,
+        way: WriteWay,
     ) -> Result<Fanout, WriteError> {
+        let (replica, late) = match way {
+            WriteWay::Fresh => (None, false),
+            WriteWay::Replica(n) => (Some(n), false),
+            WriteWay::Late => (None, true),
+        };
         let state = self.state.load_full();
         let state = state.ok_or_else(|| StoreError::unavailable("not ready: there is no hashring yet"))?;
         let knows_numbers = |t: &Target| matches!(t, Target::Peer(peer) if !peer.is_own());
@@ -256,7 +305,7 @@ impl RingSink {
                 Some(series) => encode_batch(&batch, Some(series)),
             };
             let replicas = share.replicas.map(Bytes::from);
-            let share = PeerShare { tenant: tenant.clone(), batch: encoded, replicas, late: false };
+            let share = PeerShare { tenant: tenant.clone(), batch: encoded, replicas, late };
             match peer.send(share.clone(), replica.is_some()) {
                 Ok(answer) => fanout.pending.push(Box::pin(async move {
                     let lost = || Err(StoreError::unavailable("the peer left the hashring"));
@@ -272,7 +321,8 @@ impl RingSink {
                 None => batch,
                 Some(series) => batch.select(series),
             };
-            let write = WriteInFlight::begin(Arc::clone(sink), tenant.clone(), batch, WriteWay::Fresh);
+            let way = if late { WriteWay::Late } else { WriteWay::Fresh };
+            let write = WriteInFlight::begin(Arc::clone(sink), tenant.clone(), batch, way);
             fanout.pending.push(Box::pin(async move { (i, write.await) }));
         }
         Ok(fanout)
@@ -292,8 +342,7 @@ pub(crate) struct RingWrites(pub(crate) Arc<RingSink>);
 #[async_trait]
 impl WriteSink for RingWrites {
     async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
-        let fanout = self.0.begin(tenant, batch, None)?;
-        fanout.answer().await
+        self.write_by(tenant, batch, WriteWay::Fresh).await
     }
 
     async fn write_by(
@@ -302,11 +351,7 @@ impl WriteSink for RingWrites {
         batch: WriteBatch,
         way: WriteWay,
     ) -> Result<WriteReport, WriteError> {
-        let replica = match way {
-            WriteWay::Replica(n) => Some(n),
-            WriteWay::Fresh | WriteWay::Late => None,
-        };
-        let fanout = self.0.begin(tenant, batch, replica)?;
+        let fanout = self.0.begin(tenant, batch, way)?;
         fanout.answer().await
     }
 }
@@ -344,6 +389,7 @@ impl Fanout {
                 None => break,
             }
         }
+        self.hint_for_quorum().await;
         if let Some(failure) = self.tally.verdict() {
             return self.failure(failure);
         }
@@ -355,10 +401,47 @@ impl Fanout {
                 while let Some((i, answer)) = self.pending.next().await {
                     self.count(i, answer);
                 }
+                for i in std::mem::take(&mut self.failed) {
+                    // A failure is counted and the receiver misses the share: the quorum has it.
+                    let _ = self.hint(i).await;
+                }
                 self.sink.metrics.late_answers.dec();
             });
         }
         Ok(report)
+    }
+
+    /// Where unavailable receivers are all that is missing, hints may take their place.
+    async fn hint_for_quorum(&mut self) {
+        if self.sink.handoff.is_none() || self.failed.is_empty() || self.tally.is_stored() {
+            return;
+        }
+        let units: Vec<Units<'_>> = self.failed.iter().map(|i| self.shares[*i].units.as_deref()).collect();
+        if !self.tally.would_be_stored_by(&units, &self.here) {
+            return;
+        }
+        let failed = std::mem::take(&mut self.failed);
+        let kept = futures::future::join_all(failed.iter().map(|i| self.hint(*i))).await;
+        for (i, kept) in failed.into_iter().zip(kept) {
+            match kept {
+                Ok(()) => self.tally.replace_by_hint(self.shares[i].units.as_deref(), &mut self.here),
+                Err(error) => self.worst = Some((Failure::Unavailable, Err(error))),
+            }
+        }
+    }
+
+    /// Keeps a hint for the receiver of a share.
+    fn hint(&self, i: usize) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let to = self.shares[i].to.clone();
+        let handoff = self.sink.handoff.clone();
+        async move {
+            match (handoff, to) {
+                (Some(handoff), Some((peer, share))) => {
+                    handoff.keep(peer.address(), &share.tenant, &share.batch).await
+                }
+                _ => Ok(()),
+            }
+        }
     }
 
     fn count(&mut self, i: usize, answer: Result<WriteReport, WriteError>) {

@@ -61,6 +61,7 @@ fn status(sink: &RingSink) -> Value {
                 "queueShares": state.queue_shares,
                 "queueBytes": state.queue_bytes,
                 "queueBytesMax": state.queue_bytes_max,
+                "hintsPendingBytes": sink.hints(&e.address).bytes,
             })
         })
         .collect();

@@ -100,7 +100,6 @@ impl Tally {
 
     /// Takes an unavailable receiver's failure back and counts a success where `here` says that this machine holds no other
     /// copy of the unit.
-    #[cfg_attr(not(test), expect(dead_code, reason = "hinted hand-off, next"))]
     pub(super) fn replace_by_hint(&mut self, units: Units<'_>, here: &mut Here) {
         let all = 0..self.units.len() as u32;
         let mut one = |unit: u32| {
@@ -138,14 +137,12 @@ impl Tally {
     }
 
     /// Every unit is stored.
-    #[cfg_attr(not(test), expect(dead_code, reason = "hinted hand-off, next"))]
     pub(super) fn is_stored(&self) -> bool {
         self.units.iter().all(|c| c.successes >= self.quorum)
     }
 
     /// Units for which more successes could come from `units`' receivers are all that is missing: with a success in each of
     /// the given shares the request would be stored.
-    #[cfg_attr(not(test), expect(dead_code, reason = "hinted hand-off, next"))]
     pub(super) fn would_be_stored_by(&self, shares: &[Units<'_>], here: &Here) -> bool {
         let mut here = here.clone();
         let mut successes: Vec<u8> = self.units.iter().map(|c| c.successes).collect();

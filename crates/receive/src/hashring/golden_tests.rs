@@ -102,3 +102,12 @@ fn a_ketama_ring_moves_few_series_when_an_endpoint_comes() {
     assert!((200..700).contains(&moved), "{moved} of 2000 moved, about a fifth should");
     assert!(before.bytes().zip(after.bytes()).all(|(a, b)| a == b || b == b'4'), "only to the new one");
 }
+
+#[test]
+fn tenants_listed_by_name_have_the_labels_of_their_ring() {
+    let text = r#"[{"endpoints": ["a:1"], "tenants": ["x", "y*"], "tenant_matcher_type": "glob", "external_labels": {"ring": "a"}},
+        {"endpoints": ["b:1"], "external_labels": {"ring": "b"}}]"#;
+    let rings = Hashrings::new(config::parse(text).unwrap(), Algorithm::Ketama, 1).unwrap();
+    assert_eq!(rings.external_labels("x").unwrap().to_string(), r#"{ring="a"}"#);
+    assert_eq!((rings.external_labels("yes"), rings.external_labels("z")), (None, None));
+}

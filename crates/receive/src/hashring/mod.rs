@@ -151,10 +151,11 @@ impl Hashrings {
         }
     }
 
-    /// Labels that the tenant's ring adds to what it keeps.
+    /// Labels that a ring adds to what its receivers keep of a tenant. As in Thanos only the tenants that a ring lists by their
+    /// very names have them, of the first such ring.
     pub fn external_labels(&self, tenant: &str) -> Option<&Labels> {
-        let labels = &self.rings[self.index_of(tenant)?].config.external_labels;
-        (!labels.is_empty()).then_some(labels)
+        let ring = self.configs().find(|config| config.tenants.texts().contains(&tenant))?;
+        (!ring.external_labels.is_empty()).then_some(&ring.external_labels)
     }
 
     fn index_of(&self, tenant: &str) -> Option<usize> {

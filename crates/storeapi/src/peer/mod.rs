@@ -236,6 +236,11 @@ impl PeerClient {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
+            // A connection that breaks comes as many codes; the peer itself said none of them.
+            Ok(Err(status)) if std::error::Error::source(&status).is_some() => {
+                let error = error_from_status(status);
+                Err(StoreError::unavailable(format!("{}: {}", self.address, error.chain())))
+            }
             Ok(Err(status)) => Err(error_from_status(status).within(&self.address)),
             Err(_) => Err(StoreError::timeout(format!("{}: no answer within {timeout:?}", self.address))),
         }

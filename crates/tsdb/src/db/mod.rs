@@ -180,13 +180,23 @@ impl Db {
 
     /// Writes a batch. Its good part is readable when this returns, and durable when the outcome's commit resolves.
     pub fn write(&self, tenant: &TenantId, batch: &WriteBatch) -> WriteOutcome {
+        self.write_in(tenant, batch, false)
+    }
+
+    /// As [`Db::write`], for a batch that an acknowledged request left waiting for this process: samples may be out of order by
+    /// [`DbOptions::late_window_ms`], though the tenant's window may be smaller.
+    pub fn write_late(&self, tenant: &TenantId, batch: &WriteBatch) -> WriteOutcome {
+        self.write_in(tenant, batch, true)
+    }
+
+    fn write_in(&self, tenant: &TenantId, batch: &WriteBatch, late: bool) -> WriteOutcome {
         if self.closed.load(Ordering::Relaxed) {
             return failed(WalError::Closed);
         }
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 let outcome = match self.tenant_or_create(tenant) {
-                    Ok(tenant) => self.write_to(&tenant, batch, scratch),
+                    Ok(tenant) => self.write_to(&tenant, batch, late, scratch),
                     Err(err) => Some(failed(err)),
                 };
                 if let Some(outcome) = outcome {
@@ -197,13 +207,19 @@ impl Db {
     }
 
     /// [`Db::write`]; `None` when the tenant went meanwhile.
-    fn write_to(&self, tenant: &Tenant, batch: &WriteBatch, scratch: &mut Scratch) -> Option<WriteOutcome> {
+    fn write_to(
+        &self,
+        tenant: &Tenant,
+        batch: &WriteBatch,
+        late: bool,
+        scratch: &mut Scratch,
+    ) -> Option<WriteOutcome> {
         let head = &tenant.head;
         let _gate = head.gate.read();
         if head.is_forgotten.load(Ordering::Relaxed) {
             return None;
         }
-        let appended = head.append(batch, Some(&self.wal), scratch);
+        let appended = head.append(batch, late, Some(&self.wal), scratch);
         let mut logged = appended.log_error.map_or(Ok(0), Err);
         for record in scratch.records() {
             if logged.is_ok() {

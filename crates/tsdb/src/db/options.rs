@@ -52,6 +52,8 @@ pub struct DbOptions {
     pub block_range_ms: i64,
     /// How far behind a head's newest sample a sample may lie and still be taken out of order; 0 takes none.
     pub out_of_order_window_ms: i64,
+    /// The window for [`super::Db::write_late`], where it is the larger one.
+    pub late_window_ms: i64,
     /// How far ahead of the clock a sample may lie. 10 min is Prometheus's bound.
     pub future_max_ms: i64,
     /// When a write counts as durable.
@@ -86,6 +88,7 @@ impl DbOptions {
             dir: dir.into(),
             block_range_ms: 2 * 3600 * 1000,
             out_of_order_window_ms: 0,
+            late_window_ms: 6 * 3_600_000,
             future_max_ms: 10 * 60 * 1000,
             wal_sync: WalSync::Group,
             wal_segment_bytes_max: 128 << 20,

@@ -149,13 +149,19 @@ struct Request<'a> {
 impl Head {
     /// Appends the batch. The scratch then holds the framed records of the samples taken, to be logged by the
     /// caller; series records have been logged.
-    pub(crate) fn append(&self, batch: &WriteBatch, wal: Option<&Wal>, scratch: &mut Scratch) -> Appended {
+    pub(crate) fn append(
+        &self,
+        batch: &WriteBatch,
+        late: bool,
+        wal: Option<&Wal>,
+        scratch: &mut Scratch,
+    ) -> Appended {
         let mut out = Appended::default();
         scratch.records_mut().into_iter().for_each(Vec::clear);
         let now = (self.options.clock)();
         self.last_write_ms.store(now, Ordering::Relaxed);
         let max_valid = now.saturating_add(self.options.future_max_ms).min(TIME_MAX_MS);
-        let request = Request {
+        let mut request = Request {
             head: self,
             batch,
             wal,
@@ -163,6 +169,10 @@ impl Head {
             max_valid,
             start_ts: self.options.start_timestamps && batch.has_start_ts(),
         };
+        if late {
+            let min = self.max_t.load(Ordering::Relaxed).saturating_sub(self.options.late_window_ms);
+            request.bounds.out_of_order_min = request.bounds.out_of_order_min.min(min);
+        }
         let s = &mut *scratch;
         s.fingerprints.clear();
         s.fingerprints.extend(batch.iter().map(|series| self.key.fingerprint(series.labels)));

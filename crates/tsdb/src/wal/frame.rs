@@ -13,7 +13,8 @@ use std::io::{self, Read};
 use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 24;
+/// Length of [`segment_header`].
+pub const SEGMENT_HEADER_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"CHRONWAL";
 const VERSION: u32 = 1;
 pub(crate) const FRAME_HEADER_BYTES: usize = 8;
@@ -33,7 +34,8 @@ pub(crate) fn crc32c(parts: &[&[u8]]) -> u32 {
     digest.finalize() as u32
 }
 
-pub(crate) fn segment_header(id: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+/// The first bytes of segment `id`.
+pub fn segment_header(id: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut out = [0; SEGMENT_HEADER_BYTES];
     out[..8].copy_from_slice(MAGIC);
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -44,14 +46,14 @@ pub(crate) fn segment_header(id: u64) -> [u8; SEGMENT_HEADER_BYTES] {
 }
 
 /// Leaves room for a frame's header; the body follows. The answer goes to [`frame_end`].
-pub(crate) fn frame_begin(out: &mut Vec<u8>) -> usize {
+pub fn frame_begin(out: &mut Vec<u8>) -> usize {
     let at = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     at
 }
 
 /// Fills in the header of the frame that began at `at` and ends at the buffer's end.
-pub(crate) fn frame_end(out: &mut [u8], at: usize) {
+pub fn frame_end(out: &mut [u8], at: usize) {
     let body = out.len() - at - FRAME_HEADER_BYTES;
     assert!(body <= BODY_BYTES_MAX, "a record is bounded by the request that caused it");
     let len = (body as u32).to_le_bytes();
@@ -62,7 +64,7 @@ pub(crate) fn frame_end(out: &mut [u8], at: usize) {
 
 /// Why a segment cannot be read further.
 #[derive(Debug)]
-pub(crate) enum FrameDamage {
+pub enum FrameDamage {
     /// The segment's header is missing, cut or of another version.
     Header,
     /// The segment ends inside a frame.
@@ -86,7 +88,7 @@ impl std::fmt::Display for FrameDamage {
 
 /// Reads the frames of one segment. Bodies are slices of large shared buffers, so that they can be handed to other
 /// threads without a copy.
-pub(crate) struct FrameReader {
+pub struct FrameReader {
     source: Box<dyn Read + Send>,
     /// Bytes read and not yet given out.
     buf: Bytes,
@@ -97,7 +99,7 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     /// Reads and checks the segment's header.
-    pub(crate) fn open(source: Box<dyn Read + Send>, id: u64) -> Result<Self, FrameDamage> {
+    pub fn open(source: Box<dyn Read + Send>, id: u64) -> Result<Self, FrameDamage> {
         let mut reader = FrameReader { source, buf: Bytes::new(), ended: false, offset: 0 };
         if !reader.fill(SEGMENT_HEADER_BYTES)? || reader.buf[..SEGMENT_HEADER_BYTES] != segment_header(id) {
             return Err(FrameDamage::Header);
@@ -113,7 +115,7 @@ impl FrameReader {
     }
 
     /// The next record's body; `None` at a clean end.
-    pub(crate) fn next_body(&mut self) -> Result<Option<Bytes>, FrameDamage> {
+    pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameDamage> {
         if !self.fill(FRAME_HEADER_BYTES)? {
             return if self.buf.is_empty() { Ok(None) } else { Err(FrameDamage::Cut) };
         }

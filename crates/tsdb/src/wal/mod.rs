@@ -23,9 +23,8 @@ pub(crate) use beside::{
     take_labels, take_metadata_entry,
 };
 pub use commit::Commit;
-pub(crate) use frame::{
-    FRAME_HEADER_BYTES, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_end, segment_header,
-};
+pub(crate) use frame::FRAME_HEADER_BYTES;
+pub use frame::{FrameDamage, FrameReader, SEGMENT_HEADER_BYTES, frame_begin, frame_end, segment_header};
 pub(crate) use histogram::{HistogramGroup, put_sample, stale, take_sample};
 pub(crate) use record::{
     RecordKind, SampleGroup, put_cut, put_forget, put_groups, put_series, put_series_entry, put_tenant,
