@@ -19,7 +19,9 @@ pub struct Tenants {
 
 /// Labels that a hashring gives a tenant.
 #[derive(Clone)]
-pub(crate) struct RingLabels(pub(crate) Arc<dyn Fn(&TenantId) -> Option<Labels> + Send + Sync>);
+pub(crate) struct RingLabels(pub(crate) Arc<LabelsOf>);
+
+type LabelsOf = dyn Fn(&TenantId) -> Option<Labels> + Send + Sync;
 
 impl std::fmt::Debug for RingLabels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

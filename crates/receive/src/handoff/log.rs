@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
 use chronolith_tsdb::wal::{
@@ -240,10 +240,7 @@ fn write_loop(log: &std::sync::Weak<HintLog>, queue: &Receiver<Command>) {
                 }
                 Command::Seal { peer, done } => seals.push((peer, done)),
             }
-            next = match queue.try_recv() {
-                Ok(command) => Some(command),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = queue.try_recv().ok();
         }
         log.sync_and_answer(waiting, &mut writers);
         for (peer, done) in seals {
