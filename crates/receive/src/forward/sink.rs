@@ -281,7 +281,7 @@ impl RingSink {
             here: Here::none(units),
             pending: FuturesUnordered::new(),
             failed: Vec::new(),
-            worst: None,
+            said: Vec::new(),
             stored: WriteReport {
                 written: batch.sample_count(),
                 histograms_written: batch.iter().map(|s| s.histograms.len()).sum(),
@@ -374,8 +374,8 @@ struct Fanout {
     pending: FuturesUnordered<PendingAnswer>,
     /// Shares whose receiver was unavailable.
     failed: Vec<usize>,
-    /// The worst failure so far, and what it said.
-    worst: Option<(Failure, Result<WriteReport, WriteError>)>,
+    /// What the first failure of each class said.
+    said: Vec<(Failure, Result<WriteReport, WriteError>)>,
     /// What the answer says when all is stored.
     stored: WriteReport,
 }
@@ -425,7 +425,7 @@ impl Fanout {
         for (i, kept) in failed.into_iter().zip(kept) {
             match kept {
                 Ok(()) => self.tally.replace_by_hint(self.shares[i].units.as_deref(), &mut self.here),
-                Err(error) => self.worst = Some((Failure::Unavailable, Err(error))),
+                Err(error) => self.said.insert(0, (Failure::Unavailable, Err(error))),
             }
         }
     }
@@ -452,26 +452,26 @@ impl Fanout {
         if failure == Failure::Unavailable && share.to.is_some() {
             self.failed.push(i);
         }
-        if self.worst.as_ref().is_none_or(|(worst, _)| *worst < failure) {
-            self.worst = Some((failure, answer));
+        if self.said.iter().all(|(said, _)| *said != failure) {
+            self.said.push((failure, answer));
         }
     }
 
-    /// The answer for a request that failed: what the worst of the verdict's kind said.
+    /// The answer for a request that failed: what was said first in the verdict's class.
     fn failure(self, verdict: Failure) -> Result<WriteReport, WriteError> {
-        let text = match &self.worst {
-            Some((_, Err(error))) => error.chain(),
-            Some((_, Ok(report))) => report.rejections.first().map(|r| r.reason.clone()).unwrap_or_default(),
+        let at = self.said.iter().position(|(said, _)| *said == verdict).unwrap_or(0);
+        let answer = self.said.into_iter().nth(at).map(|(_, answer)| answer);
+        let text = match &answer {
+            Some(Err(error)) => error.chain(),
+            Some(Ok(report)) => report.rejections.first().map(|r| r.reason.clone()).unwrap_or_default(),
             None => String::new(),
         };
-        let error = |kind, what: &str| Err(StoreError::new(kind, format!("{what}: {text}")));
-        match (verdict, self.worst) {
-            (Failure::Unavailable, _) => error(ErrorKind::Unavailable, "too few receivers took the request"),
-            (Failure::Internal, _) => error(ErrorKind::Internal, "too few receivers took the request"),
-            (verdict, Some((worst, answer))) if worst == verdict => answer,
-            (Failure::Conflict, _) => error(ErrorKind::Conflict, "conflict"),
-            (Failure::Limit, _) => error(ErrorKind::LimitExceeded, "limit"),
-            (Failure::Invalid, _) => error(ErrorKind::Invalid, "invalid"),
-        }
+        let kind = match verdict {
+            Failure::Unavailable => ErrorKind::Unavailable,
+            Failure::Internal => ErrorKind::Internal,
+            // A receiver's own words: which samples, and why.
+            _ => return answer.unwrap_or_else(|| Err(StoreError::internal("a failure without an answer"))),
+        };
+        Err(StoreError::new(kind, format!("too few receivers took the request: {text}")))
     }
 }
