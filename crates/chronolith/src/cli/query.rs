@@ -198,9 +198,6 @@ pub(crate) struct EvaluationArgs {
         help_heading = "Query"
     )]
     query_tenant_label: String,
-    /// Largest limit of a search (--enable-feature=search-api); 0 is no bound.
-    #[arg(long = "web.search.max-limit", default_value_t = 10_000, value_name = "N", help_heading = "Web")]
-    search_limit_max: usize,
     /// Most samples of one query of a sampled remote read; 0 is no bound.
     #[arg(
         long = "storage.remote.read-sample-limit",
@@ -225,6 +222,9 @@ pub(crate) struct EvaluationArgs {
         help_heading = "Remote read"
     )]
     remote_read_frame_bytes_max: usize,
+    /// Largest limit of a search (--enable-feature=search-api); 0 is no bound.
+    #[arg(long = "web.search.max-limit", default_value_t = 10_000, value_name = "N", help_heading = "Web")]
+    search_limit_max: usize,
 }
 
 impl QueryArgs {
