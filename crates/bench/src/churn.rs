@@ -38,7 +38,7 @@ impl Churn {
         ensure!(hours > 2 * WARM_UP_HOURS, "the first {WARM_UP_HOURS} hours are compared with what follows");
         for peer in self.peers.list()? {
             let peer = peer.with_args(&["--shipper.interval=1s"]);
-            let server = Running::start(&peer)?;
+            let mut server = Running::start(&peer)?;
             let held = self.hours(&server, hours)?;
             println!(
                 "{}: {}, {} % replaced every hour\n",
@@ -64,6 +64,10 @@ impl Churn {
                 growth(|h| h.peak),
                 growth(|h| h.after)
             );
+            // What is held for the heads and blocks there are, without what the allocator kept meanwhile.
+            server.restart(false)?;
+            server.settle()?;
+            println!("after a restart: {} MiB", mib(server.memory_bytes().1));
         }
         Ok(())
     }

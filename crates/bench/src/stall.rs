@@ -2,7 +2,7 @@
 //! and uploaded, and a snapshot is taken.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -28,8 +28,11 @@ pub(crate) struct Stall {
     full_steps: u64,
 }
 
-/// Seconds that a request waited, and whether a flush was under way when it ended.
-type Waited = (f64, bool);
+/// Names of the times before, during and after the flush.
+const PHASES: [&str; 3] = ["before", "while flushing", "afterwards"];
+
+/// Seconds that a request waited, and the phase in which it ended.
+type Waited = (f64, usize);
 
 impl Stall {
     pub(crate) fn run(&self) -> Result<()> {
@@ -63,14 +66,10 @@ impl Stall {
                 encode_steps(&mut workload, step, 1, &mut requests);
             }
             eprintln!("{}: {full:.0} samples/s in {:.0?}", peer.title, started.elapsed());
-            let quiet_peak = server.memory_bytes().0;
             server.reset_memory_peak();
-            let waited = self.paced(&server, &requests, full / 2.0)?;
-            let flush_peak = server.memory_bytes().0;
-            for (title, flushing, peak) in
-                [("quiet", false, quiet_peak), ("while flushing", true, flush_peak)]
-            {
-                let mut of: Vec<f64> = waited.iter().filter(|w| w.1 == flushing).map(|w| w.0 * 1e3).collect();
+            let (waited, peaks) = self.paced(&server, &requests, full / 2.0)?;
+            for (phase, title) in PHASES.iter().enumerate() {
+                let mut of: Vec<f64> = waited.iter().filter(|w| w.1 == phase).map(|w| w.0 * 1e3).collect();
                 of.sort_unstable_by(f64::total_cmp);
                 let Some(longest) = of.last() else { continue };
                 table.row(&[
@@ -79,7 +78,7 @@ impl Stall {
                     figure(percentile(&of, 0.5)),
                     figure(percentile(&of, 0.99)),
                     figure(*longest),
-                    figure(peak as f64 / 1024.0 / self.shape.series as f64),
+                    figure(peaks[phase] as f64 / 1024.0 / self.shape.series as f64),
                 ]);
             }
         }
@@ -87,25 +86,35 @@ impl Stall {
         Ok(())
     }
 
-    /// Sends each request at its time, and flushes meanwhile.
-    fn paced(&self, server: &Running, requests: &[Vec<u8>], rate: f64) -> Result<Vec<Waited>> {
+    /// Sends each request at its time, and flushes meanwhile. Beside what the requests waited, the peak of memory in each phase.
+    fn paced(
+        &self,
+        server: &Running,
+        requests: &[Vec<u8>],
+        rate: f64,
+    ) -> Result<(Vec<Waited>, [u64; PHASES.len()])> {
         let gap = Duration::from_secs_f64(REQUEST_SAMPLES as f64 / rate);
-        let (next, flushing) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (next, phase) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let all = Mutex::new(Vec::with_capacity(requests.len()));
         let start = Instant::now();
-        std::thread::scope(|scope| -> Result<()> {
-            let flush = scope.spawn(|| -> Result<()> {
+        let mut peaks = std::thread::scope(|scope| -> Result<[u64; PHASES.len()]> {
+            let flush = scope.spawn(|| -> Result<[u64; PHASES.len()]> {
+                let mut peaks = [0; PHASES.len()];
                 if server.peer.kind != Kind::Chronolith {
-                    return Ok(());
+                    return Ok(peaks);
                 }
                 wait_until(start + gap * (requests.len() / 3) as u32);
-                flushing.store(true, Ordering::Relaxed);
+                peaks[0] = server.memory_bytes().0;
+                server.reset_memory_peak();
+                phase.store(1, Ordering::Relaxed);
                 let began = Instant::now();
                 let reply = server.client().post_form("/api/v1/admin/tsdb/flush", &[])?;
-                flushing.store(false, Ordering::Relaxed);
+                phase.store(2, Ordering::Relaxed);
+                peaks[1] = server.memory_bytes().0;
+                server.reset_memory_peak();
                 ensure!(reply.status < 300, "flush: {}", String::from_utf8_lossy(&reply.body));
                 eprintln!("{}: flushed in {:.1?}", server.peer.title, began.elapsed());
-                Ok(())
+                Ok(peaks)
             });
             let senders: Vec<_> = (0..self.shape.connections)
                 .map(|_| {
@@ -118,7 +127,7 @@ impl Stall {
                             wait_until(due);
                             let reply = client.write(server.peer.write_path(), body)?;
                             ensure!(reply.status < 300, "{}", String::from_utf8_lossy(&reply.body));
-                            let waited = (due.elapsed().as_secs_f64(), flushing.load(Ordering::Relaxed));
+                            let waited = (due.elapsed().as_secs_f64(), phase.load(Ordering::Relaxed));
                             all.lock().expect("no sender panicked").push(waited);
                         }
                     })
@@ -129,7 +138,9 @@ impl Stall {
             }
             flush.join().expect("the flush returns its error")
         })?;
-        Ok(all.into_inner().expect("no sender panicked"))
+        let last = phase.into_inner();
+        peaks[last] = peaks[last].max(server.memory_bytes().0);
+        Ok((all.into_inner().expect("no sender panicked"), peaks))
     }
 }
 

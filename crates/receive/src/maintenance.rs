@@ -114,11 +114,8 @@ impl Maintenance {
     pub async fn cut_all(&self) -> Result<(), ReceiveError> {
         let _alone = self.cutting.lock().await;
         let db = Arc::clone(self.tenants.db()?);
-        for tenant in db.tenants() {
-            let (db, owner) = (Arc::clone(&db), tenant.clone());
-            for meta in blocking(move || Ok(db.cut_all(&owner)?)).await? {
-                self.on_cut(tenant.as_str(), &meta);
-            }
+        for block in blocking(move || Ok(db.cut_every()?)).await? {
+            self.on_cut(block.tenant.as_str(), &block.meta);
         }
         Ok(())
     }

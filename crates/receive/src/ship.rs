@@ -233,7 +233,8 @@ impl Shipper {
             state.shipped.insert(id);
             self.verified.lock().remove(&id);
             self.metrics.uploads.inc();
-            self.metrics.waiting.dec();
+            // What was cut since the round began is not among those that were counted.
+            self.metrics.waiting.set((self.metrics.waiting.get() - 1).max(0));
             report.uploaded += 1;
             self.write_file(tenant, state).await;
             tracing::info!(

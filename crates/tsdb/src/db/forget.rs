@@ -24,16 +24,28 @@ impl Db {
     /// Cuts everything of the tenants that hold samples and got none for longer than `idle_ms`. A head that fails does not
     /// keep the others from being cut; the first error is returned.
     pub fn cut_idle(&self, idle_ms: i64) -> Result<Vec<CutBlock>, DbError> {
-        let _maintenance = self.maintenance.lock();
+        self.cut_whole(&self.idle(idle_ms))
+    }
+
+    /// Cuts everything that the heads of all tenants hold, whatever its age, as [`Db::cut_all`] does for one.
+    pub fn cut_every(&self) -> Result<Vec<CutBlock>, DbError> {
+        self.cut_whole(&self.all())
+    }
+
+    /// There may be thousands: other maintenance gets its turn between two of them, and one snapshot covers all.
+    fn cut_whole(&self, tenants: &[Arc<Tenant>]) -> Result<Vec<CutBlock>, DbError> {
         let (mut cut, mut first_error) = (Vec::new(), None);
-        for tenant in self.idle(idle_ms).iter().filter(|t| t.head.time_range().is_some()) {
-            match self.cut(tenant, i64::MAX, &mut |_| Ok(())) {
-                Ok(blocks) => cut.extend(blocks),
-                Err(err) => first_error = first_error.or(Some(err)),
+        for tenant in tenants {
+            let _maintenance = self.maintenance.lock();
+            if tenant.head.time_range().is_some() && !tenant.head.is_forgotten.load(Ordering::Relaxed) {
+                match self.cut(tenant, i64::MAX, &mut |_| Ok(())) {
+                    Ok(blocks) => cut.extend(blocks),
+                    Err(err) => first_error = first_error.or(Some(err)),
+                }
             }
         }
         if !cut.is_empty() {
-            self.snapshot_locked()?;
+            self.snapshot()?;
         }
         first_error.map_or(Ok(cut), Err)
     }
@@ -65,8 +77,12 @@ impl Db {
     fn idle(&self, idle_ms: i64) -> Vec<Arc<Tenant>> {
         let now = (self.options.clock)();
         let idle =
-            |t: &&Arc<Tenant>| now.saturating_sub(t.head.last_write_ms.load(Ordering::Relaxed)) > idle_ms;
-        self.tenants.read().by_id.values().filter(idle).cloned().collect()
+            |t: &Arc<Tenant>| now.saturating_sub(t.head.last_write_ms.load(Ordering::Relaxed)) > idle_ms;
+        self.all().into_iter().filter(idle).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.read().by_id.values().cloned().collect()
     }
 
     /// Takes a tenant out, if nothing is left of it. The caller holds the maintenance lock, so its blocks stay as they are.
