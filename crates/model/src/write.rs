@@ -5,9 +5,13 @@
 //! owns the decompressed body and points into it, and the head hashes the bytes without parsing a label. The
 //! other protocols render their labels into the same form.
 
+mod edit;
+
 use std::ops::Range;
 
 use bytes::Bytes;
+
+pub use edit::LabelsEdit;
 
 use crate::{Exemplar, FloatHistogram, Histogram, MetricMetadata, Sample};
 
@@ -79,9 +83,10 @@ impl WriteBatch {
         self.series.len()
     }
 
-    /// Number of float and histogram samples.
+    /// Number of float and histogram samples of the series.
     pub fn sample_count(&self) -> usize {
-        self.samples.len() + self.histograms.len()
+        // Not the columns' lengths: these have gaps where series were dropped.
+        self.series.iter().map(|e| e.samples.len() + e.histograms.len()).sum()
     }
 
     /// The `i`-th series.
@@ -102,9 +107,9 @@ impl WriteBatch {
         !self.sample_start_ts.is_empty() || !self.histogram_start_ts.is_empty()
     }
 
-    /// Number of exemplars.
+    /// Number of exemplars of the series.
     pub fn exemplar_count(&self) -> usize {
-        self.exemplars.len()
+        self.series.iter().map(|e| e.exemplars.len()).sum()
     }
 
     /// What the request says of metrics.

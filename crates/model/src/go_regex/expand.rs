@@ -4,8 +4,7 @@ use regex::Captures;
 
 /// The template with its references replaced. A name without braces is as long as it can be (`$1x` is `${1x}`);
 /// a reference to a group that is not there, or took no part, is empty; a `$` that begins nothing is itself.
-pub(super) fn expand(template: &str, captures: &Captures<'_>, names: &[Option<String>]) -> String {
-    let mut out = String::new();
+pub(super) fn expand(template: &str, captures: &Captures<'_>, names: &[Option<String>], out: &mut String) {
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
@@ -32,7 +31,6 @@ pub(super) fn expand(template: &str, captures: &Captures<'_>, names: &[Option<St
         out.push_str(group.map_or("", |m| m.as_str()));
     }
     out.push_str(rest);
-    out
 }
 
 /// The name at the start of what follows a `$`, and what follows the name.

@@ -104,11 +104,18 @@ impl GoRegex {
     /// Replaces `template`'s `$1`, `${name}`, ... by the groups of a match of the text, by the rules of Go's `Expand`;
     /// `None` when the text does not match.
     pub fn expand(&self, text: &str, template: &str) -> Option<String> {
+        let mut out = String::new();
+        self.expand_into(text, template, &mut out).then_some(out)
+    }
+
+    /// As [`GoRegex::expand`], behind what `out` holds; false, and nothing appended, when the text does not match.
+    pub fn expand_into(&self, text: &str, template: &str, out: &mut String) -> bool {
         if !self.is_match(text) {
-            return None;
+            return false;
         }
-        let captures = self.regex()?.captures(text)?;
-        Some(expand::expand(template, &captures, &self.0.names))
+        let Some(captures) = self.regex().and_then(|regex| regex.captures(text)) else { return false };
+        expand::expand(template, &captures, &self.0.names, out);
+        true
     }
 
     fn regex(&self) -> Option<&regex::Regex> {
