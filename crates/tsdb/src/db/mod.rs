@@ -32,7 +32,7 @@ use parking_lot::{Mutex, RwLock};
 pub use crate::wal::{ReplayReport, WalSync};
 pub use cut::CutBlock;
 pub use error::DbError;
-pub use options::{BlockThanos, Clock, DbOptions, Limits};
+pub use options::{BlockThanos, Clock, DbOptions, Limits, TenantOptions, TenantOptionsOf};
 pub use tenant::BlockDamage;
 
 use crate::head::{Head, Key, Scratch, Spill, SpillStats, WriteOutcome};
@@ -292,6 +292,14 @@ impl Db {
     /// A tenant's head.
     pub fn head(&self, tenant: &TenantId) -> Option<Arc<Head>> {
         self.tenant(tenant).map(|t| Arc::clone(&t.head))
+    }
+
+    /// Asks for all tenants' own options again, after they changed. What was written stays.
+    pub fn refresh_tenant_options(&self) {
+        let tenants: Vec<Arc<Tenant>> = self.tenants.read().by_id.values().cloned().collect();
+        for tenant in tenants {
+            tenant.head.set_tenant_options(self.options.tenant(tenant.id()));
+        }
     }
 
     /// The settings.

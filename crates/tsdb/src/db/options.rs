@@ -43,6 +43,18 @@ impl Default for Limits {
     }
 }
 
+/// What may differ between tenants, and change while the database is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantOptions {
+    /// Bounds on label sets, series and histograms.
+    pub limits: Limits,
+    /// As [`DbOptions::out_of_order_window_ms`].
+    pub out_of_order_window_ms: i64,
+}
+
+/// A tenant's own options.
+pub type TenantOptionsOf = Arc<dyn Fn(&TenantId) -> TenantOptions + Send + Sync>;
+
 /// Settings of a [`super::Db`]; plain values but for the clock.
 #[derive(Clone)]
 pub struct DbOptions {
@@ -75,6 +87,9 @@ pub struct DbOptions {
     /// Keep start timestamps: Prometheus's feature flag `st-storage`. Off, they are dropped as they come. Series that have some
     /// are stored in the chunk encodings 4 to 6, which Thanos and older Prometheus do not read.
     pub start_timestamps: bool,
+    /// A tenant's own bounds and window, instead of those above. Asked when a head is made and by
+    /// [`super::Db::refresh_tenant_options`].
+    pub tenant_options: Option<TenantOptionsOf>,
     /// Thanos's section of the blocks that are cut: the external labels. Without it blocks have none.
     pub block_thanos: Option<BlockThanos>,
     /// The time of day, for samples that lie too far ahead.
@@ -98,6 +113,7 @@ impl DbOptions {
             limits: Limits::default(),
             exemplars_max: 100_000,
             start_timestamps: false,
+            tenant_options: None,
             block_thanos: None,
             clock: Arc::new(system_time_ms),
         }
@@ -105,6 +121,16 @@ impl DbOptions {
 }
 
 impl DbOptions {
+    /// What holds for a tenant.
+    pub(crate) fn tenant(&self, tenant: &TenantId) -> TenantOptions {
+        match &self.tenant_options {
+            Some(own) => own(tenant),
+            None => {
+                TenantOptions { limits: self.limits, out_of_order_window_ms: self.out_of_order_window_ms }
+            }
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), DbError> {
         /// A chunk's duration is kept in 32 bits of milliseconds, and around 1970 a range is twice as long.
         const BLOCK_RANGE_MS_MAX: i64 = 24 * 24 * 3600 * 1000;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 mod spill;
+mod tenant_options;
 
 use super::*;
 use crate::head::{HeadSelect, HeadSeries, RejectReason};

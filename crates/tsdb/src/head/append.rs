@@ -18,6 +18,7 @@ use super::metadata::MetadataTaken;
 use super::outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection};
 use super::section::{Fingerprint, canonicalise, describe};
 use super::shard::{Bounds, Refusal, Shard, Slot, Taken};
+use crate::db::Limits;
 use crate::wal::{
     ExemplarGroup, HistogramGroup, RecordKind, SampleGroup, Wal, WalError, frame_begin, frame_end,
     put_groups, put_metadata, put_metadata_entry, put_series, put_series_entry,
@@ -140,6 +141,7 @@ struct Request<'a> {
     batch: &'a WriteBatch,
     wal: Option<&'a Wal>,
     bounds: Bounds,
+    limits: Limits,
     /// Newest time that is taken.
     max_valid: i64,
     /// Start timestamps are kept.
@@ -166,6 +168,7 @@ impl Head {
             batch,
             wal,
             bounds: self.bounds(|| first_time(batch).map(|t| t.min(max_valid))),
+            limits: self.tenant_options().limits,
             max_valid,
             start_ts: self.options.start_timestamps && batch.has_start_ts(),
         };
@@ -229,7 +232,7 @@ impl Head {
 
     /// The window lies behind the newest sample; in an empty head behind `first`, the first one that comes.
     fn bounds(&self, first: impl FnOnce() -> Option<i64>) -> Bounds {
-        let window = self.options.out_of_order_window_ms;
+        let window = self.tenant_options().out_of_order_window_ms;
         let out_of_order_min = match self.max_t.load(Ordering::Relaxed) {
             _ if window == 0 => i64::MAX,
             i64::MIN => first().map_or(i64::MAX, |t| t.saturating_sub(window)),
@@ -431,7 +434,7 @@ impl Request<'_> {
                 out.reject(series.labels, t, 1, RejectReason::OutOfBounds);
                 continue;
             }
-            let reduced = match check_histogram(h, self.head.options.limits.histogram_buckets_max) {
+            let reduced = match check_histogram(h, self.limits.histogram_buckets_max) {
                 Ok(reduced) => reduced,
                 Err(why) => {
                     out.reject(series.labels, t, 1, RejectReason::InvalidHistogram(why));
@@ -478,7 +481,7 @@ impl Request<'_> {
             return Ok(slot);
         }
         s.series.canonical.clear();
-        canonicalise(section, &self.head.options.limits, &mut s.series.canonical).map_err(Some)?;
+        canonicalise(section, &self.limits, &mut s.series.canonical).map_err(Some)?;
         if s.series.canonical == section {
             let slot = self.insert(shard, fp, section, &mut s.series).map_err(Some)?;
             return Ok(slot);
@@ -504,7 +507,7 @@ impl Request<'_> {
         section: &[u8],
         new: &mut NewSeries,
     ) -> Result<Slot, RejectReason> {
-        let max = self.head.options.limits.series_max;
+        let max = self.limits.series_max;
         if max > 0 && self.head.series_count.load(Ordering::Relaxed) >= max {
             return Err(RejectReason::SeriesLimit(max));
         }

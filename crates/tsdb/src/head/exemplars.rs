@@ -90,6 +90,11 @@ impl ExemplarRing {
         }
     }
 
+    /// From now on exemplars may be so much older than their series' newest.
+    pub(crate) fn set_window(&mut self, window_ms: i64) {
+        self.window_ms = window_ms;
+    }
+
     /// Takes an exemplar of the series `fp`, whose labels are asked for when it has none yet.
     pub(crate) fn add(
         &mut self,

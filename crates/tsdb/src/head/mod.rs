@@ -54,7 +54,7 @@ pub(crate) use spill::Spill;
 pub use spill::SpillStats;
 pub use stats::{HeadStats, NameValue};
 
-use crate::db::DbOptions;
+use crate::db::{DbOptions, TenantOptions};
 use chronolith_model::{TenantId, TimeRange};
 use exemplars::ExemplarRing;
 use index::HeadIndex;
@@ -66,6 +66,8 @@ pub struct Head {
     /// The tenant's number in the log.
     pub(crate) number: u32,
     pub(crate) options: Arc<DbOptions>,
+    /// The tenant's own; they may change.
+    own: RwLock<TenantOptions>,
     key: Key,
     pub(crate) shards: Box<[Mutex<Shard>]>,
     pub(crate) index: RwLock<HeadIndex>,
@@ -103,12 +105,14 @@ impl Head {
         assert!(shards.is_power_of_two() && shards <= 256, "shards are checked when the directory is opened");
         // Symbols are hashed with a key too; any part of the secret will do.
         let seed = u64::from_le_bytes(*key.0.last_chunk().expect("the key is longer than a seed"));
-        let exemplars = ExemplarRing::new(options.exemplars_max, options.out_of_order_window_ms);
+        let own = options.tenant(&tenant);
+        let exemplars = ExemplarRing::new(options.exemplars_max, own.out_of_order_window_ms);
         let now = (options.clock)();
         Head {
             tenant,
             number,
             options,
+            own: RwLock::new(own),
             key,
             shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
             index: RwLock::new(HeadIndex::new(seed)),
@@ -130,6 +134,17 @@ impl Head {
     /// Whose samples these are.
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
+    }
+
+    /// What holds for this tenant now.
+    pub fn tenant_options(&self) -> TenantOptions {
+        *self.own.read()
+    }
+
+    /// From now on these hold. Series beyond a smaller bound stay, and go when they are cut.
+    pub(crate) fn set_tenant_options(&self, own: TenantOptions) {
+        *self.own.write() = own;
+        self.exemplars.lock().set_window(own.out_of_order_window_ms);
     }
 
     /// Oldest and newest sample; `None` when there is none.
