@@ -176,6 +176,45 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
     }
 }
 
+/// A text, as yaml.v2 reads one: whole numbers and truth values are texts, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GoString(pub String);
+
+impl<'de> Deserialize<'de> for GoString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = GoString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<GoString, E> {
+                Ok(GoString(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<GoString, E> {
+                Ok(GoString(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<GoString, E> {
+                Ok(GoString(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<GoString, E> {
+                Ok(GoString(value.to_string()))
+            }
+
+            // How it was written is not known any more: 1.10 would become 1.1.
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<GoString, E> {
+                Err(E::custom(format!("{value} where a string belongs: put it into quotes")))
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
 /// `#[serde(deserialize_with = "go_bool")]`: also takes YAML 1.1's `yes`, `no`, `on`, `off`, `y`, `n`.
 pub fn go_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     struct GoBool;

@@ -4,9 +4,14 @@
 //! stream at one window per round trip.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -16,6 +21,7 @@ use tonic_health::server::health_reporter;
 
 use crate::http::{BindError, bind_tcp};
 use crate::probes::Probes;
+use crate::tls::ServerTls;
 
 /// HTTP/2 window of a stream: throughput on a real network is at most a window per round trip.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -23,6 +29,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Streams a peer may have open on one connection.
 const STREAMS_MAX: u32 = 1024;
+/// TLS handshakes under way at a time.
+const HANDSHAKES_MAX: usize = 64;
 
 /// A bound gRPC listener that does not serve yet.
 #[derive(Debug)]
@@ -30,6 +38,7 @@ pub struct GrpcListener {
     listener: TcpListener,
     address: SocketAddr,
     drain_timeout: Duration,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl GrpcListener {
@@ -38,12 +47,18 @@ impl GrpcListener {
         let listener = bind_tcp(address).await?;
         let local =
             listener.local_addr().map_err(|source| BindError { address: address.to_owned(), source })?;
-        Ok(GrpcListener { listener, address: local, drain_timeout: Duration::from_secs(20) })
+        Ok(GrpcListener { listener, address: local, drain_timeout: Duration::from_secs(20), tls: None })
     }
 
     /// Time for open calls after the token is cancelled (default 20 s).
     pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
+        self
+    }
+
+    /// With TLS, where there is one.
+    pub fn with_tls(mut self, tls: Option<Arc<ServerTls>>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -77,11 +92,16 @@ impl GrpcListener {
             .max_concurrent_streams(STREAMS_MAX)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .add_routes(routes.add_service(health))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
-                shutdown.clone().cancelled_owned(),
-            );
+            .add_routes(routes.add_service(health));
+        let stop = shutdown.clone().cancelled_owned();
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let tls = self.tls;
+        let server = async move {
+            match tls {
+                None => server.serve_with_incoming_shutdown(incoming, stop).await,
+                Some(tls) => server.serve_with_incoming_shutdown(secured(incoming, tls), stop).await,
+            }
+        };
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(self.drain_timeout).await;
@@ -95,6 +115,44 @@ impl GrpcListener {
             }
         }
     }
+}
+
+/// Connections once their handshake is done; many are under way at a time, so that a slow client holds up nobody. The task
+/// ends with the stream.
+fn secured(
+    mut incoming: TcpIncoming,
+    tls: Arc<ServerTls>,
+) -> ReceiverStream<std::io::Result<TlsStream<TcpStream>>> {
+    let (done, ready) = mpsc::channel(HANDSHAKES_MAX);
+    tokio::spawn(async move {
+        let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        loop {
+            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let accepted = tokio::select! {
+                accepted = incoming.next() => accepted,
+                () = done.closed() => return,
+            };
+            match accepted {
+                None => return,
+                Some(Err(error)) => {
+                    if done.send(Err(error)).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Ok(stream)) => {
+                    let (done, tls) = (done.clone(), Arc::clone(&tls));
+                    tokio::spawn(async move {
+                        let _slot = slot;
+                        match tls.accept(stream).await {
+                            Ok(stream) => drop(done.send(Ok(stream)).await),
+                            Err(error) => tracing::debug!(err = %error, "TLS handshake failed"),
+                        }
+                    });
+                }
+            }
+        }
+    });
+    ReceiverStream::new(ready)
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ use tower::ServiceExt;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 
+use crate::tls::{PeerSubject, ServerTls};
+
 /// Why an address could not be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}")]
@@ -84,6 +86,7 @@ pub struct HttpListener {
     listener: TcpListener,
     address: SocketAddr,
     limits: HttpLimits,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl HttpListener {
@@ -92,12 +95,19 @@ impl HttpListener {
         let listener = bind_tcp(address).await?;
         let local =
             listener.local_addr().map_err(|source| BindError { address: address.to_owned(), source })?;
-        Ok(HttpListener { listener, address: local, limits: HttpLimits::default() })
+        Ok(HttpListener { listener, address: local, limits: HttpLimits::default(), tls: None })
     }
 
     /// With other limits.
     pub fn with_limits(mut self, limits: HttpLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// With TLS, where there is one. Requests of clients that showed a certificate carry a [`PeerSubject`] (as
+    /// `Arc`) among their extensions.
+    pub fn with_tls(mut self, tls: Option<Arc<ServerTls>>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -108,7 +118,7 @@ impl HttpListener {
 
     /// Serves `app` over HTTP/1.1 and HTTP/2 until `shutdown`, then finishes open requests up to the drain timeout.
     pub async fn serve(self, app: Router, shutdown: CancellationToken) {
-        let HttpListener { listener, limits, .. } = self;
+        let HttpListener { listener, limits, tls, .. } = self;
         let graceful = GracefulShutdown::new();
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let server = Arc::new(connection_builder(limits));
@@ -117,14 +127,30 @@ impl HttpListener {
                 break;
             };
             let _ = stream.set_nodelay(true);
-            let service = connection_service(app.clone(), peer);
-            let server = server.clone();
-            let watcher = graceful.watcher();
+            let (app, server, watcher) = (app.clone(), server.clone(), graceful.watcher());
+            let tls = tls.clone();
             // Owned by `graceful`, which waits for every connection it watches.
             tokio::spawn(async move {
                 let _permit = permit;
-                let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                if let Err(error) = watcher.watch(connection).await {
+                let ended = match tls {
+                    None => {
+                        let service = connection_service(app, peer, None);
+                        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                        watcher.watch(connection).await
+                    }
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => {
+                            let shown = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
+                            let subject = shown.map(|certificate| Arc::new(PeerSubject::of(certificate)));
+                            let service = connection_service(app, peer, subject);
+                            let connection =
+                                server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                            watcher.watch(connection).await
+                        }
+                        Err(error) => Err(error.into()),
+                    },
+                };
+                if let Err(error) = ended {
                     tracing::debug!(err = %error, peer = %peer, "connection ended");
                 }
             });
@@ -177,6 +203,7 @@ type ConnectionError = Infallible;
 fn connection_service(
     app: Router,
     peer: SocketAddr,
+    subject: Option<Arc<PeerSubject>>,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
     Response = Response,
@@ -186,6 +213,9 @@ fn connection_service(
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(subject) = &subject {
+            request.extensions_mut().insert(Arc::clone(subject));
+        }
         app.clone().oneshot(request)
     })
 }

@@ -12,8 +12,10 @@ pub mod logging;
 pub mod metrics;
 pub mod probes;
 mod process;
+pub mod relabel;
 pub mod shutdown;
 pub mod tls;
+pub mod watched;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use metrics::Metrics;

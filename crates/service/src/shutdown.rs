@@ -19,6 +19,13 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// When the handlers cannot be installed.
 pub fn on_signals() -> std::io::Result<CancellationToken> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // SIGHUP means "read the files again" to whoever watches some (`watched`); left alone it would end the process.
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: watched configuration files are read again");
+        }
+    });
     let token = CancellationToken::new();
     let cancel = token.clone();
     // Owned by the process itself: it waits for signals as long as there is a process.
