@@ -42,7 +42,7 @@ mod wire;
 mod write;
 
 pub use chunks::sort_and_dedup;
-pub use client::{ClientOptions, StoreClient, connect_lazy};
+pub use client::{ClientOptions, ClientTls, StoreClient, connect_lazy};
 pub use convert::EndpointInfo;
 pub use error::{ErrorKind, StoreError};
 pub use exemplars::{Exemplars, ExemplarsAnswer, ExemplarsRequest, SeriesExemplars};

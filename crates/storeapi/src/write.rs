@@ -55,12 +55,17 @@ enum Begun {
 impl WriteInFlight {
     /// Begins to write on this thread.
     pub fn begin(sink: Arc<dyn WriteSink>, tenant: TenantId, batch: WriteBatch, way: WriteWay) -> Self {
-        let mut write = Box::pin(async move {
+        Self::of(async move {
             match way {
                 WriteWay::Fresh => sink.write(&tenant, batch).await,
                 other => sink.write_by(&tenant, batch, other).await,
             }
-        });
+        })
+    }
+
+    /// As [`WriteInFlight::begin`], of a write that consists of several.
+    pub fn of(write: impl Future<Output = Result<WriteReport, WriteError>> + Send + 'static) -> Self {
+        let mut write: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(write);
         WriteInFlight(match write.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => Begun::Ready(Some(result)),
             Poll::Pending => Begun::Waiting(write),
