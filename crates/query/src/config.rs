@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_httpapi::JsonBuf;
+use chronolith_service::tls::{ClientTlsConfig, ServerTlsConfig};
 use chronolith_storeapi::PartialResponse;
 
 use crate::admission::AdmissionConfig;
@@ -17,6 +18,10 @@ pub struct Config {
     pub http_address: Option<String>,
     /// `--grpc-address`: the StoreAPI over all endpoints; none where the process offers its own.
     pub grpc_address: Option<String>,
+    /// `--grpc-server-tls-*`.
+    pub grpc_tls: ServerTlsConfig,
+    /// `--grpc-client-tls-*`: how endpoints are called that say nothing else; `None` is plain.
+    pub client_tls: Option<ClientTlsConfig>,
     /// `--endpoint`, repeated: `host:port` or `dns+host:port`.
     pub endpoints: Vec<String>,
     /// `--endpoint-strict`, repeated: always asked, a warning or an error when down. Static addresses only.
@@ -74,6 +79,8 @@ impl Default for Config {
         Config {
             http_address: Some("0.0.0.0:10902".to_owned()),
             grpc_address: Some("0.0.0.0:10901".to_owned()),
+            grpc_tls: ServerTlsConfig::default(),
+            client_tls: None,
             endpoints: Vec::new(),
             endpoints_strict: Vec::new(),
             endpoint_groups: Vec::new(),

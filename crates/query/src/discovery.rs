@@ -1,8 +1,10 @@
 //! Which endpoints there are: flags, the service discovery file, DNS.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use chronolith_service::config::{ConfigError, load_yaml_file};
+use chronolith_service::tls::{ClientTlsConfig, client_config};
 use serde::Deserialize;
 
 use crate::Config;
@@ -18,6 +20,8 @@ pub(crate) struct Spec {
     pub(crate) strict: bool,
     /// All answers of the look-up are equal; one of them is asked.
     pub(crate) group: bool,
+    /// How it is called; `None` is plain.
+    pub(crate) tls: Option<ClientTlsConfig>,
 }
 
 /// `--endpoint.sd-config-file`.
@@ -50,14 +54,12 @@ struct FileEndpoint {
 #[serde(deny_unknown_fields, default)]
 struct ClientConfig {
     tls_config: TlsConfig,
-    #[allow(dead_code)]
     server_name: String,
     compression: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[allow(dead_code)]
 struct TlsConfig {
     enabled: Option<bool>,
     insecure_skip_verify: Option<bool>,
@@ -76,7 +78,7 @@ pub(crate) fn from_flags(config: &Config) -> Result<Vec<Spec>, ConfigError> {
         ("--endpoint-group", &config.endpoint_groups, false, true),
     ] {
         for address in addresses {
-            specs.push(spec(flag, address, strict, group)?);
+            specs.push(spec(flag, address, strict, group, config.client_tls.clone())?);
         }
     }
     unique("--endpoint", &specs)?;
@@ -90,32 +92,64 @@ pub(crate) fn from_file(config: &Config) -> Result<Vec<Spec>, ConfigError> {
     let file: File = load_yaml_file(path)?;
     let mut specs = Vec::new();
     for endpoint in &file.endpoints {
+        let mut tls = config.client_tls.clone();
         for client in [&file.default_client_config, &endpoint.client_config] {
-            check_client(&origin, client)?;
+            tls = client_tls(&origin, client, tls)?;
         }
-        specs.push(spec(&origin, &endpoint.address, endpoint.strict, endpoint.group)?);
+        specs.push(spec(&origin, &endpoint.address, endpoint.strict, endpoint.group, tls)?);
     }
     unique(&origin, &specs)?;
     Ok(specs)
 }
 
-fn check_client(origin: &str, client: &ClientConfig) -> Result<(), ConfigError> {
-    if client.tls_config.enabled.unwrap_or(false) {
-        return Err(ConfigError::invalid(
-            origin,
-            "client_config.tls_config: TLS to endpoints is not supported",
-        ));
-    }
+/// How an endpoint is called by its own configuration, where `default` holds for what it leaves out.
+fn client_tls(
+    origin: &str,
+    client: &ClientConfig,
+    default: Option<ClientTlsConfig>,
+) -> Result<Option<ClientTlsConfig>, ConfigError> {
     match client.compression.as_str() {
-        "" | "none" => Ok(()),
-        other => Err(ConfigError::invalid(
-            origin,
-            format!("client_config.compression: {other:?} is not supported"),
-        )),
+        "" | "none" => {}
+        other => {
+            let text = format!("client_config.compression: {other:?} is not supported");
+            return Err(ConfigError::invalid(origin, text));
+        }
     }
+    let own = &client.tls_config;
+    if !own.enabled.unwrap_or(default.is_some()) {
+        return Ok(None);
+    }
+    let mut tls = default.unwrap_or_default();
+    for (given, file) in [
+        (&own.ca_file, &mut tls.ca_file),
+        (&own.cert_file, &mut tls.cert_file),
+        (&own.key_file, &mut tls.key_file),
+    ] {
+        if !given.is_empty() {
+            *file = Some(PathBuf::from(given));
+        }
+    }
+    if !client.server_name.is_empty() {
+        tls.server_name = Some(client.server_name.clone());
+    }
+    tls.skip_verify = own.insecure_skip_verify.unwrap_or(tls.skip_verify);
+    if !own.min_version.is_empty() {
+        let bad =
+            |text| ConfigError::invalid(origin, format!("client_config.tls_config.min_version: {text}"));
+        tls.min_version = own.min_version.parse().map_err(bad)?;
+    }
+    client_config(&tls)
+        .map_err(|e| ConfigError::invalid(origin, format!("client_config.tls_config: {e}")))?;
+    Ok(Some(tls))
 }
 
-fn spec(origin: &str, address: &str, strict: bool, group: bool) -> Result<Spec, ConfigError> {
+fn spec(
+    origin: &str,
+    address: &str,
+    strict: bool,
+    group: bool,
+    tls: Option<ClientTlsConfig>,
+) -> Result<Spec, ConfigError> {
     let invalid = |text: String| Err(ConfigError::invalid(origin, text));
     let (dns, rest) = match address.split_once('+') {
         Some(("dns", rest)) => (true, rest),
@@ -131,7 +165,7 @@ fn spec(origin: &str, address: &str, strict: bool, group: bool) -> Result<Spec, 
     if strict && dns {
         return invalid(format!("{address}: a strict endpoint has a static address"));
     }
-    Ok(Spec { address: rest.to_owned(), dns: dns || group, strict, group })
+    Ok(Spec { address: rest.to_owned(), dns: dns || group, strict, group, tls })
 }
 
 fn unique(origin: &str, specs: &[Spec]) -> Result<(), ConfigError> {
@@ -195,6 +229,22 @@ mod tests {
             specs.iter().map(|s| (s.strict, s.dns, s.group)).collect::<Vec<_>>(),
             [(true, false, false), (false, true, false), (false, true, true)]
         );
+        let tls = "default_client_config:\n  tls_config: {enabled: true, insecure_skip_verify: true, min_version: '1.2'}\n\
+                   endpoints:\n- address: a:1\n  client_config: {server_name: store.example}\n\
+                   - address: b:1\n  client_config: {tls_config: {enabled: false}}\n";
+        std::fs::write(&path, tls).unwrap();
+        let specs = from_file(&config).unwrap();
+        let first = specs[0].tls.as_ref().unwrap();
+        assert_eq!((first.server_name.as_deref(), first.skip_verify), (Some("store.example"), true));
+        assert_eq!(specs[1].tls, None);
+        std::fs::write(
+            &path,
+            tls.replace("'1.2'", "'1.2', ca_file: /nowhere")
+                .replace("insecure_skip_verify: true", "insecure_skip_verify: false"),
+        )
+        .unwrap();
+        let error = from_file(&config).unwrap_err().to_string();
+        assert!(error.contains("tls_config: /nowhere"), "{error}");
         std::fs::write(&path, "endpoints:\n- addres: a:1\n").unwrap();
         let error = from_file(&config).unwrap_err().to_string();
         assert!(error.contains("addres") && error.contains("endpoints.yml"), "{error}");

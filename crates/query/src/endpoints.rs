@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chronolith_service::config::ConfigError;
+use chronolith_service::tls::{ClientTlsConfig, TlsError, client_config};
 use chronolith_service::{Clock as _, SystemClock};
 use chronolith_storeapi::{
-    Apis, ClientOptions, Endpoint, EndpointInfo, EndpointSet, Endpoints, Store, StoreClient, StoreError,
-    StoreInfo,
+    Apis, ClientOptions, ClientTls, Endpoint, EndpointInfo, EndpointSet, Endpoints, Store, StoreClient,
+    StoreError, StoreInfo,
 };
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -110,6 +111,13 @@ impl EndpointSet for EndpointPool {
     }
 }
 
+/// A host name that was looked up is what the certificate must carry, not one of its addresses.
+fn client_tls(config: &ClientTlsConfig, spec: &Spec) -> Result<ClientTls, TlsError> {
+    let host = spec.dns.then(|| spec.address.rsplit_once(':').map(|(host, _)| host.to_owned())).flatten();
+    let server_name = config.server_name.clone().or(host);
+    Ok(ClientTls { config: client_config(config)?, server_name })
+}
+
 fn local_endpoint(local: &LocalStore) -> Arc<Endpoint> {
     let info = StoreInfo::new("local");
     let (name, store, apis) = (local.name.clone(), Arc::clone(&local.store), local.apis.clone());
@@ -150,9 +158,17 @@ impl Keeper {
             connect_timeout: pool.config.info_timeout,
             ..ClientOptions::default()
         };
-        for address in addresses.keys() {
+        for (address, spec) in &addresses {
             if !self.members.contains_key(address) {
-                match StoreClient::new(address, &options) {
+                let tls = match spec.tls.as_ref().map(|tls| client_tls(tls, spec)).transpose() {
+                    Ok(tls) => tls,
+                    Err(error) => {
+                        let err = &error as &dyn std::error::Error;
+                        tracing::warn!(address, err, "TLS files of an endpoint are not usable");
+                        continue;
+                    }
+                };
+                match StoreClient::new(address, &ClientOptions { tls, ..options.clone() }) {
                     Ok(client) => drop(self.members.insert(address.clone(), Member::new(client))),
                     Err(error) => {
                         tracing::warn!(address, err = error.chain(), "endpoint address is not usable")

@@ -9,6 +9,7 @@ use chronolith_promql::{EngineOptions, Queryable};
 use chronolith_service::config::ConfigError;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::{BindError, HttpListener};
+use chronolith_service::tls::{ServerTls, TlsError};
 use chronolith_service::{Metrics, Probes, SystemClock};
 use chronolith_storeapi::{EndpointSet, Fanout, FanoutOptions, ServerOptions, Services, Store, routes};
 use tokio::runtime::Handle;
@@ -71,6 +72,9 @@ pub enum BuildError {
     /// A socket cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// TLS of the gRPC listener cannot be set up.
+    #[error("--grpc-server-tls")]
+    Tls(#[from] TlsError),
 }
 
 /// Why a running role ended before it was told to.
@@ -99,7 +103,10 @@ pub async fn build(config: &Config, local: Vec<LocalStore>) -> Result<Built, Bui
         None => None,
     };
     let grpc = match &config.grpc_address {
-        Some(address) => Some(GrpcListener::bind(address).await?),
+        Some(address) => {
+            let tls = ServerTls::grpc(&config.grpc_tls)?;
+            Some(GrpcListener::bind(address).await?.with_tls(tls))
+        }
         None => None,
     };
     let admission = Arc::new(Admission::new(&config.admission)?);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Query;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::extract::{Query, Request};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chronolith_model::TenantId;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::error::ReceiveError;
 use crate::maintenance::Maintenance;
-use crate::remote_write::TENANT_HEADER;
+use crate::tenant::{TenantIdentity, TenantRefusal};
 use crate::tenants::Tenants;
 
 /// How long a flush goes on trying while the bucket fails.
@@ -58,25 +58,19 @@ struct StatusParams {
 }
 
 /// Cardinality by tenant, in Thanos's form: a list with an object a tenant.
-pub(crate) fn status_router(
-    tenants: Arc<Tenants>,
-    tenant_header: HeaderName,
-    default_tenant: TenantId,
-) -> Router {
-    let status = move |headers: HeaderMap, Query(params): Query<StatusParams>| {
-        let (tenants, header, default) =
-            (Arc::clone(&tenants), tenant_header.clone(), default_tenant.clone());
-        async move { status(tenants, &headers, &params, header, default).await }
+pub(crate) fn status_router(tenants: Arc<Tenants>, identity: TenantIdentity) -> Router {
+    let status = move |Query(params): Query<StatusParams>, request: Request| {
+        let tenant = identity.of(request.headers(), request.extensions());
+        let tenants = Arc::clone(&tenants);
+        async move { status(tenants, tenant, &params).await }
     };
     Router::new().route("/api/v1/status/tsdb", get(status))
 }
 
 async fn status(
     tenants: Arc<Tenants>,
-    headers: &HeaderMap,
+    tenant: Result<TenantId, TenantRefusal>,
     params: &StatusParams,
-    header: HeaderName,
-    default: TenantId,
 ) -> Response {
     let limit = match params.limit.as_deref().map(str::parse::<usize>) {
         None => STATUS_LIMIT,
@@ -86,11 +80,9 @@ async fn status(
         }
     };
     let all = params.all_tenants.as_deref() == Some("true");
-    let named = headers.get(header).or_else(|| headers.get(TENANT_HEADER)).filter(|v| !v.is_empty());
-    let tenant = match named.map(|v| TenantId::new(&String::from_utf8_lossy(v.as_bytes()))) {
-        Some(Err(e)) => return error(StatusCode::BAD_REQUEST, "bad_data", &e.to_string()),
-        Some(Ok(tenant)) => tenant,
-        None => default,
+    let tenant = match tenant {
+        Ok(tenant) => tenant,
+        Err(e) => return error(StatusCode::BAD_REQUEST, "bad_data", &e.to_string()),
     };
     let work = move || head_stats(&tenants, (!all).then_some(&tenant), limit);
     match tokio::task::spawn_blocking(work).await {

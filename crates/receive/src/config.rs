@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::HeaderName;
-use chronolith_model::{Labels, TenantId};
+use chronolith_model::{Labels, Relabeling, TenantId};
 use chronolith_service::Clock;
-use chronolith_tsdb::db::{DbOptions, Limits, WalSync};
+use chronolith_service::tls::ServerTlsConfig;
+use chronolith_tsdb::db::{DbOptions, Limits, TenantOptions, WalSync};
 
 use crate::error::ReceiveError;
 use crate::features::StorageFeatures;
 use crate::forward::ForwardOptions;
+use crate::tenant::{CertificateField, TenantIdentity};
 
 /// Settings of the receive role.
 #[derive(Clone, Debug)]
@@ -49,6 +51,20 @@ pub struct Config {
     pub default_tenant: String,
     /// `--receive.tenant-header` (THANOS-TENANT).
     pub tenant_header: String,
+    /// `--receive.tenant-certificate-field`.
+    pub tenant_certificate_field: Option<CertificateField>,
+    /// `--receive.split-tenant-label-name`; empty for none.
+    pub split_tenant_label: String,
+    /// `--receive.relabel-config[-file]`.
+    pub relabeling: Relabeling,
+    /// `--receive.limits-config[-file]`.
+    pub limits_config: LimitsSource,
+    /// `--receive.limits-config-reload-timer` (1s): how often the file is looked at.
+    pub limits_reload_interval_ms: i64,
+    /// `--remote-write.server-tls-*`.
+    pub remote_write_tls: ServerTlsConfig,
+    /// `--grpc-server-tls-*`.
+    pub grpc_tls: ServerTlsConfig,
     /// `--receive.tenant-label-name` (tenant_id).
     pub tenant_label: String,
     /// `--receive.tenants-max` (ours): a new tenant beyond it is answered 429.
@@ -94,6 +110,13 @@ impl Default for Config {
             limits: Limits::default(),
             default_tenant: TenantId::DEFAULT.to_owned(),
             tenant_header: "THANOS-TENANT".to_owned(),
+            tenant_certificate_field: None,
+            split_tenant_label: String::new(),
+            relabeling: Relabeling::default(),
+            limits_config: LimitsSource::None,
+            limits_reload_interval_ms: 1000,
+            remote_write_tls: ServerTlsConfig::default(),
+            grpc_tls: ServerTlsConfig::default(),
             tenant_label: "tenant_id".to_owned(),
             tenants_max: 10_000,
             request_bytes_max: 32 << 20,
@@ -114,9 +137,20 @@ impl Default for Config {
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     pub(crate) external: Labels,
-    pub(crate) default_tenant: TenantId,
-    pub(crate) tenant_header: HeaderName,
+    pub(crate) identity: TenantIdentity,
     pub(crate) replica_header: HeaderName,
+}
+
+/// Where limits come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LimitsSource {
+    /// There are none.
+    #[default]
+    None,
+    /// `--receive.limits-config`.
+    Inline(String),
+    /// `--receive.limits-config-file`; it is read again when it changes.
+    File(PathBuf),
 }
 
 impl Config {
@@ -142,7 +176,7 @@ impl Config {
             Ok(tenant) => tenant,
             Err(e) => return bad(format!("--receive.default-tenant-id: {e}")),
         };
-        let Ok(tenant_header) = self.tenant_header.to_ascii_lowercase().parse() else {
+        let Ok(tenant_header) = self.tenant_header.to_ascii_lowercase().parse::<HeaderName>() else {
             return bad(format!("--receive.tenant-header: {:?} is no header name", self.tenant_header));
         };
         let Ok(replica_header) = self.replica_header.to_ascii_lowercase().parse() else {
@@ -162,7 +196,21 @@ impl Config {
                 return bad("--receive.forward.async-workers must be from 1 to 1000".to_owned());
             }
         }
+        if !self.split_tenant_label.is_empty()
+            && !chronolith_model::is_legacy_label_name(&self.split_tenant_label)
+        {
+            let name = &self.split_tenant_label;
+            return bad(format!("--receive.split-tenant-label-name: {name:?} is no label name"));
+        }
+        if self.tenant_certificate_field.is_some() && self.remote_write_tls.client_ca_file.is_none() {
+            return bad(
+                "--receive.tenant-certificate-field needs --remote-write.server-tls-client-ca: only a \
+                        certificate that was verified names a tenant"
+                    .to_owned(),
+            );
+        }
         for (flag, value) in [
+            ("--receive.limits-config-reload-timer", self.limits_reload_interval_ms),
             ("--tsdb.min-block-duration", self.block_duration_ms),
             ("--shipper.interval", self.maintenance_interval_ms),
         ] {
@@ -181,10 +229,15 @@ impl Config {
                 return bad(format!("{flag} must not be negative"));
             }
         }
-        Ok(Checked { external, default_tenant, tenant_header, replica_header })
+        let identity = TenantIdentity {
+            header: tenant_header,
+            certificate_field: self.tenant_certificate_field,
+            default: default_tenant,
+        };
+        Ok(Checked { external, identity, replica_header })
     }
 
-    pub(crate) fn db_options(&self, clock: Arc<dyn Clock>) -> DbOptions {
+    pub(crate) fn db_options(&self, clock: Arc<dyn Clock>, limits: Arc<crate::limits::Limits>) -> DbOptions {
         let mut options = DbOptions::new(&self.tsdb_path);
         options.block_range_ms = self.block_duration_ms;
         options.out_of_order_window_ms = self.out_of_order_window_ms;
@@ -195,6 +248,8 @@ impl Config {
         options.wal_sync = self.wal_sync;
         options.start_timestamps = self.features.start_timestamps;
         options.limits = self.limits;
+        let own = TenantOptions { limits: self.limits, out_of_order_window_ms: self.out_of_order_window_ms };
+        options.tenant_options = Some(Arc::new(move |tenant| limits.of(tenant).tenant_options(own)));
         options.clock = Arc::new(move || clock.now_ms());
         options
     }
@@ -219,6 +274,9 @@ mod tests {
         check(&|c| c.labels.push(("tenant_id".into(), "b".into())), "tenant label");
         check(&|c| c.default_tenant = "a/b".into(), "--receive.default-tenant-id");
         check(&|c| c.tenant_header = "a b".into(), "--receive.tenant-header");
+        check(&|c| c.split_tenant_label = "a-b".into(), "--receive.split-tenant-label-name");
+        let field = Some(CertificateField::CommonName);
+        check(&|c| c.tenant_certificate_field = field, "--remote-write.server-tls-client-ca");
         check(&|c| c.block_duration_ms = 0, "--tsdb.min-block-duration");
         check(&|c| c.retention_ms = -1, "--tsdb.retention");
     }

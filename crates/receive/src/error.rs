@@ -1,7 +1,9 @@
 //! Why the receive role failed.
 
 use chronolith_model::{BlockId, TenantId};
+use chronolith_service::config::ConfigError;
 use chronolith_service::http::BindError;
+use chronolith_service::tls::TlsError;
 use chronolith_storeapi::StoreError;
 use chronolith_tsdb::db::DbError;
 
@@ -11,6 +13,17 @@ pub enum ReceiveError {
     /// A setting makes no sense.
     #[error("invalid setting: {0}")]
     Config(String),
+    /// A configuration file is wrong.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// TLS cannot be set up.
+    #[error("{flags}")]
+    Tls {
+        /// Whose flags.
+        flags: &'static str,
+        /// Why.
+        source: TlsError,
+    },
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -81,6 +81,10 @@ impl LocalSink {
 
     fn count(&self, tenant: &TenantId, outcome: &WriteOutcome) {
         self.rejections.note(tenant, outcome);
+        let series_limit = RejectReason::SeriesLimit(0).kind();
+        if outcome.rejected_by_kind.iter().any(|(kind, _)| *kind == series_limit) {
+            self.tenants.limits().head_series_limited(tenant);
+        }
         self.exemplars_rejected.inc_by(outcome.exemplars_rejected as u64);
         self.metadata_rejected.inc_by(outcome.metadata_rejected as u64);
     }

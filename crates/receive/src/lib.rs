@@ -15,18 +15,21 @@ mod forward;
 mod handoff;
 pub mod hashring;
 mod ingest;
+pub mod limits;
 mod maintenance;
 mod metrics;
 mod rejections;
+mod relabel;
 pub mod remote_write;
 mod run;
 mod ship;
 pub mod shipper_file;
 mod store;
+mod tenant;
 mod tenants;
 
 pub use admin::head_stats;
-pub use config::Config;
+pub use config::{Config, LimitsSource};
 pub use error::ReceiveError;
 pub use features::StorageFeatures;
 pub use forward::ForwardOptions;
@@ -36,4 +39,7 @@ pub use maintenance::Maintenance;
 pub use run::{Parts, Receive, build, run};
 pub use ship::{ShipOptions, ShipReport, Shipper};
 pub use store::TenantsStore;
+pub use tenant::{
+    CertificateField, OTHER_TENANTS, TENANT_HEADER, TenantIdentity, TenantNames, TenantRefusal,
+};
 pub use tenants::Tenants;

@@ -17,6 +17,8 @@ use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::HttpListener;
 use chronolith_service::metrics::Registry;
 use chronolith_service::shutdown::CancellationToken;
+use chronolith_service::tls::ServerTls;
+use chronolith_service::watched::WatchedFile;
 use chronolith_service::{Clock, Metrics, Probe, Probes, SystemClock};
 use chronolith_storeapi::{Apis, ServerOptions, Services, Store, StoreError, WriteSink};
 use chronolith_tsdb::block::ThanosMeta;
@@ -24,11 +26,12 @@ use chronolith_tsdb::db::{Db, DbOptions};
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, LimitsSource};
 use crate::error::ReceiveError;
 use crate::forward::{self, ForwardOptions, HashringWatch, RingSink, RingWrites};
 use crate::handoff::{Handoff, Replay};
 use crate::ingest::LocalSink;
+use crate::limits::{self, Limits, LimitsConfig};
 use crate::maintenance::Maintenance;
 use crate::remote_write::{BatchPool, RemoteWrite, RemoteWriteOptions, ReplicaHeader};
 use crate::ship::{ShipOptions, Shipper, blocking};
@@ -77,6 +80,7 @@ pub struct Receive {
     admin: Router,
     remote_write_listener: Option<HttpListener>,
     http_listener: Option<HttpListener>,
+    limits_file: Option<WatchedFile>,
     grpc_listener: Option<GrpcListener>,
 }
 
@@ -144,9 +148,13 @@ impl std::fmt::Debug for Receive {
 pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError> {
     let checked = config.check()?;
     let probe = parts.probes.register("receive");
-    let tenants = Arc::new(Tenants::new(checked.external, &config.tenant_label));
+    let (limits_config, limits_file) = load_limits(&config)?;
+    let limits = parts.metrics.register(|registry| Limits::new(limits_config, Arc::default(), registry));
+    let limits = Arc::new(limits);
+    let tenants = Tenants::new(checked.external, &config.tenant_label).with_limits(Arc::clone(&limits));
+    let tenants = Arc::new(tenants);
     let pool = Arc::new(BatchPool::default());
-    let store = Arc::new(TenantsStore::new(Arc::clone(&tenants), config.out_of_order_window_ms));
+    let store = Arc::new(TenantsStore::new(Arc::clone(&tenants)));
     let is_router = config.forward.as_ref().is_some_and(|f| f.local_endpoint.is_none());
     // Only who routes and keeps asks which replica a request is: elsewhere Thanos treats it as not replicated.
     let replica = config.forward.as_ref().filter(|_| !is_router).map(|f| ReplicaHeader {
@@ -154,8 +162,10 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
         replication_factor: f.replication_factor,
     });
     let write_options = RemoteWriteOptions {
-        tenant_header: checked.tenant_header.clone(),
-        default_tenant: checked.default_tenant.clone(),
+        identity: checked.identity.clone(),
+        limits: Arc::clone(&limits),
+        relabeling: config.relabeling.clone(),
+        split_tenant_label: config.split_tenant_label.clone(),
         replica,
         conflict: if config.forward.is_some() { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST },
         body_bytes_max: config.request_bytes_max,
@@ -198,20 +208,24 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
     let interval = Duration::from_millis(config.maintenance_interval_ms.unsigned_abs());
     let maintenance = Arc::new(Maintenance::new(Arc::clone(&tenants), shipper, interval));
     let admin = admin::flush_router(Arc::clone(&maintenance), config.enable_admin_api)
-        .merge(admin::status_router(Arc::clone(&tenants), checked.tenant_header, checked.default_tenant));
+        .merge(admin::status_router(Arc::clone(&tenants), checked.identity));
     let admin = match &ring {
         Some(ring) => admin.merge(forward::status_router(Arc::clone(&ring.sink))),
         None => admin,
     };
+    let tls = |flags, source| ReceiveError::Tls { flags, source };
+    let write_tls =
+        ServerTls::http(&config.remote_write_tls).map_err(|e| tls("--remote-write.server-tls", e))?;
+    let grpc_tls = ServerTls::grpc(&config.grpc_tls).map_err(|e| tls("--grpc-server-tls", e))?;
     let grpc_listener = match &config.grpc_address {
-        Some(address) => Some(GrpcListener::bind(address).await?),
+        Some(address) => Some(GrpcListener::bind(address).await?.with_tls(grpc_tls)),
         None => None,
     };
     Ok(Receive {
         db_options: {
-            let mut options = config.db_options(Arc::clone(&parts.clock));
+            let mut options = config.db_options(Arc::clone(&parts.clock), Arc::clone(&limits));
             // Labels of its own rather than our `tenants`, which holds the database.
-            let labels = Tenants::new(tenants.external().clone(), &config.tenant_label);
+            let labels = Tenants::new(tenants.external().clone(), &config.tenant_label).with_limits(limits);
             if let Some(ring) = &ring {
                 let sink = Arc::downgrade(&ring.sink);
                 let of = RingLabels(Arc::new(move |tenant| sink.upgrade()?.external_labels(tenant.as_str())));
@@ -222,8 +236,9 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
                 Some(Arc::new(move |tenant| ThanosMeta::new(&labels.external_of(tenant), "receive")));
             options
         },
-        remote_write_listener: bind_http(config.remote_write_address.as_deref()).await?,
-        http_listener: bind_http(config.http_address.as_deref()).await?,
+        remote_write_listener: bind_http(config.remote_write_address.as_deref(), write_tls).await?,
+        limits_file,
+        http_listener: bind_http(config.http_address.as_deref(), None).await?,
         grpc_listener,
         tenants,
         maintenance,
@@ -259,9 +274,26 @@ fn open_handoff(
     }
 }
 
-async fn bind_http(address: Option<&str>) -> Result<Option<HttpListener>, ReceiveError> {
+/// The limits, and the file to watch.
+fn load_limits(config: &Config) -> Result<(LimitsConfig, Option<WatchedFile>), ReceiveError> {
+    let parse = |origin: &str, text: &str| LimitsConfig::parse(origin, text, &config.tenant_label);
+    match &config.limits_config {
+        LimitsSource::None => Ok((LimitsConfig::default(), None)),
+        LimitsSource::Inline(text) => Ok((parse("--receive.limits-config", text)?, None)),
+        LimitsSource::File(path) => {
+            let interval = Duration::from_millis(config.limits_reload_interval_ms.unsigned_abs());
+            let (file, text) = WatchedFile::open(path, interval)?;
+            Ok((parse(&path.display().to_string(), &text)?, Some(file)))
+        }
+    }
+}
+
+async fn bind_http(
+    address: Option<&str>,
+    tls: Option<Arc<ServerTls>>,
+) -> Result<Option<HttpListener>, ReceiveError> {
     match address {
-        Some(address) => Ok(Some(HttpListener::bind(address).await?)),
+        Some(address) => Ok(Some(HttpListener::bind(address).await?.with_tls(tls))),
         None => Ok(None),
     }
 }
@@ -343,6 +375,17 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         }
         sink
     });
+    if let Some(file) = receive.limits_file {
+        let (limits, label) = (Arc::clone(tenants.limits()), config.tenant_label.clone());
+        let (writes, db) = (Arc::clone(&remote_write), db.clone());
+        let taken = move || {
+            writes.limits_changed();
+            if let Some(db) = &db {
+                db.refresh_tenant_options();
+            }
+        };
+        work.spawn(limits::watch(limits, file, label, taken, stop_work.clone()));
+    }
 
     let mut outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

@@ -288,7 +288,9 @@ impl Shipper {
         state: &mut TenantState,
         report: &mut ShipReport,
     ) -> Result<(), ReceiveError> {
-        if self.options.retention_ms == 0 {
+        let own = self.tenants.limits().of(tenant).retention_ms;
+        let retention_ms = own.unwrap_or(self.options.retention_ms);
+        if retention_ms == 0 {
             return Ok(());
         }
         let db = Arc::clone(self.tenants.db()?);
@@ -299,15 +301,15 @@ impl Shipper {
             Some(_) => now,
             None => time_range(&db, tenant).map_or(i64::MIN, |r| r.maxt),
         };
-        let before = reference.saturating_sub(self.options.retention_ms);
+        let before = reference.saturating_sub(retention_ms);
         let mut dropped = false;
         for block in db.blocks(tenant) {
             let (id, meta) = (block.id(), block.meta());
             let empty = meta.stats.num_samples == 0;
             let may_go = self.bucket.is_none() || empty || state.shipped.contains(&id);
             let made_ms = i64::try_from(id.0.timestamp_ms()).unwrap_or(i64::MAX);
-            let stayed = self.bucket.is_none()
-                || now.saturating_sub(made_ms) >= STAY_AFTER_CUT_MS.min(self.options.retention_ms);
+            let stayed =
+                self.bucket.is_none() || now.saturating_sub(made_ms) >= STAY_AFTER_CUT_MS.min(retention_ms);
             if meta.max_time > before || !may_go || !stayed {
                 continue;
             }

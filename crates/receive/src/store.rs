@@ -40,14 +40,12 @@ const VALUES_AT_ONCE: usize = 2000;
 #[derive(Clone, Debug)]
 pub struct TenantsStore {
     tenants: Arc<Tenants>,
-    /// Samples may come this much behind the oldest there is.
-    out_of_order_window_ms: i64,
 }
 
 impl TenantsStore {
     /// A store over `tenants`.
-    pub fn new(tenants: Arc<Tenants>, out_of_order_window_ms: i64) -> Self {
-        TenantsStore { tenants, out_of_order_window_ms }
+    pub fn new(tenants: Arc<Tenants>) -> Self {
+        TenantsStore { tenants }
     }
 
     /// Runs `read` on the blocking pool with every tenant and its external labels.
@@ -198,7 +196,9 @@ impl Store for TenantsStore {
         let db = self.tenants.db()?;
         for tenant in db.tenants() {
             let Some(range) = time_range(db, &tenant) else { continue };
-            let mint = range.mint.saturating_sub(self.out_of_order_window_ms);
+            // Samples may come this much behind the oldest there is.
+            let window = db.head(&tenant).map_or(0, |head| head.tenant_options().out_of_order_window_ms);
+            let mint = range.mint.saturating_sub(window);
             info.range.mint = info.range.mint.min(mint);
             let labels = self.tenants.external_of(&tenant);
             info.label_sets.push(labels.clone());

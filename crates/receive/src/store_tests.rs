@@ -74,7 +74,7 @@ impl StoreFixture for Fixture {
         self.dirs.lock().unwrap().push(dir);
         let tenants = Arc::new(Tenants::new(external.clone(), ""));
         tenants.set_db(db);
-        Arc::new(TenantsStore::new(tenants, 0))
+        Arc::new(TenantsStore::new(tenants))
     }
 }
 
@@ -129,7 +129,7 @@ async fn tenants_are_told_apart() {
         let points = (0..n).map(|i| (T0 + i * STEP_MS, i as f64)).collect();
         write(&db, &TenantId::new(tenant).unwrap(), &[(labels.clone(), points)]);
     }
-    let store = TenantsStore::new(tenants, 0);
+    let store = TenantsStore::new(tenants);
     let all = counts(store.series(request()).await.unwrap()).await;
     let shown: Vec<_> = all.iter().map(|(l, n)| (l.to_string(), *n)).collect();
     assert_eq!(
@@ -161,7 +161,7 @@ async fn what_heads_hold_is_known_at_once_and_what_blocks_hold_is_not() {
         (Labels::from_pairs(pairs).unwrap(), points)
     };
     write(&db, &tenant, &(0..10).map(|i| one(i, 0)).collect::<Vec<_>>());
-    let store = TenantsStore::new(tenants, 0);
+    let store = TenantsStore::new(tenants);
     let by = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| Matcher::equal(n, v)).collect::<Vec<_>>();
     let series = |pairs: &[(&str, &str)]| store.series_at_once(&by(pairs), TimeRange::ALL);
     assert_eq!(series(&[("__name__", "m")]), Some(10));
@@ -192,7 +192,7 @@ async fn a_cut_in_the_middle_of_a_stream_loses_nothing() {
         })
         .collect();
     write(&db, &tenant, &series);
-    let store = TenantsStore::new(tenants, 0);
+    let store = TenantsStore::new(tenants);
     let before = counts(store.series(request()).await.unwrap()).await;
     assert_eq!(before.len(), series.len());
     let mut small = request();

@@ -8,6 +8,8 @@ use chronolith_model::{Labels, TenantId};
 use chronolith_storeapi::StoreError;
 use chronolith_tsdb::db::Db;
 
+use crate::limits::Limits;
+
 /// All tenants' heads and local blocks, once they are there.
 #[derive(Debug)]
 pub struct Tenants {
@@ -15,6 +17,7 @@ pub struct Tenants {
     external: Labels,
     tenant_label: String,
     ring_labels: OnceLock<RingLabels>,
+    limits: Arc<Limits>,
 }
 
 /// Labels that a hashring gives a tenant.
@@ -38,7 +41,19 @@ impl Tenants {
             external,
             tenant_label: tenant_label.to_owned(),
             ring_labels: OnceLock::new(),
+            limits: Arc::default(),
         }
+    }
+
+    /// With limits, which may give tenants labels and times of their own.
+    pub fn with_limits(mut self, limits: Arc<Limits>) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The tenants' limits.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// From now on this is the database.
@@ -69,10 +84,10 @@ impl Tenants {
             Some(ring) => ring.with(self.external.iter()),
             None => self.external.clone(),
         };
-        if self.tenant_label.is_empty() {
-            return external;
-        }
-        external.with([(self.tenant_label.as_str(), tenant.as_str())])
+        let limits = self.limits.of(tenant);
+        let own = limits.external_labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let named = (!self.tenant_label.is_empty()).then_some((self.tenant_label.as_str(), tenant.as_str()));
+        external.with(own.chain(named))
     }
 
     /// From now on a hashring's labels are added.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_bucket::Discovery;
+use chronolith_service::tls::ServerTlsConfig;
 
 use crate::TimeBound;
 
@@ -14,6 +15,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `--grpc-address`; `None` where the process serves the role's store itself.
     pub grpc_address: Option<String>,
+    /// `--grpc-server-tls-*`.
+    pub grpc_tls: ServerTlsConfig,
     /// `--http-address`; `None` where the process has a listener of its own.
     pub http_address: Option<String>,
     /// `--index-cache-size`: bytes of postings and series in memory.
@@ -54,6 +57,7 @@ impl Default for Config {
         Config {
             data_dir: PathBuf::from("./data"),
             grpc_address: Some("0.0.0.0:10901".to_owned()),
+            grpc_tls: ServerTlsConfig::default(),
             http_address: Some("0.0.0.0:10902".to_owned()),
             index_cache_bytes_max: 250 << 20,
             series_concurrency_max: 20,

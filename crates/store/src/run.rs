@@ -8,6 +8,7 @@ use chronolith_objstore::Bucket;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::{BindError, HttpListener};
 use chronolith_service::shutdown::CancellationToken;
+use chronolith_service::tls::{ServerTls, TlsError};
 use chronolith_service::{Clock, Metrics, Probe, Probes};
 use chronolith_storeapi::{ServerOptions, Services, Store, routes};
 
@@ -19,6 +20,9 @@ pub enum BuildError {
     /// An address is taken or none.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// TLS of the gRPC listener cannot be set up.
+    #[error("--grpc-server-tls")]
+    Tls(#[from] TlsError),
     /// The data directory cannot be made.
     #[error("data directory {}", path.display())]
     DataDir {
@@ -80,7 +84,10 @@ pub async fn build(config: Config, parts: Parts) -> Result<Built, BuildError> {
         .await
         .map_err(|source| BuildError::DataDir { path: config.data_dir.clone(), source })?;
     let grpc = match &config.grpc_address {
-        Some(address) => Some(GrpcListener::bind(address).await?),
+        Some(address) => {
+            let tls = ServerTls::grpc(&config.grpc_tls)?;
+            Some(GrpcListener::bind(address).await?.with_tls(tls))
+        }
         None => None,
     };
     let http = match &config.http_address {

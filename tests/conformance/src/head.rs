@@ -46,7 +46,7 @@ impl HeadStorage {
         let pool = Arc::new(BatchPool::default());
         let sink =
             Metrics::new().register(|registry| LocalSink::new(Arc::clone(&tenants), pool, 1, None, registry));
-        let store: Arc<dyn Store> = Arc::new(TenantsStore::new(tenants, 0));
+        let store: Arc<dyn Store> = Arc::new(TenantsStore::new(tenants));
         let queryable = runtime.block_on(queryable(Arc::clone(&store), true)).expect("a head's description");
         HeadStorage {
             runtime: runtime.clone(),

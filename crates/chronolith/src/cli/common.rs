@@ -7,6 +7,7 @@ use chronolith_objstore::BucketConfig;
 use chronolith_service::config::{inline_or_file, parse_label_flag};
 use chronolith_service::exit::Exit;
 use chronolith_service::logging::{self, LogFormat, LogLevel};
+use chronolith_service::tls::{ServerTlsConfig, TlsVersion};
 use clap::Args;
 
 /// How the process speaks.
@@ -56,6 +57,45 @@ impl ObjstoreArgs {
             .map(Some)
             .map_err(|e| Exit::Usage(format!("{origin}: {}", chronolith_service::exit::error_chain(&e))))
     }
+}
+
+/// TLS of the gRPC listener.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GrpcServerTlsArgs {
+    /// Certificate of the gRPC server; without it connections are plain. Read again when it changes.
+    #[arg(long = "grpc-server-tls-cert", value_name = "FILE", help_heading = "TLS")]
+    cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long = "grpc-server-tls-key", value_name = "FILE", help_heading = "TLS")]
+    key: Option<PathBuf>,
+    /// Authorities whose certificates clients must show; without it they need none.
+    #[arg(long = "grpc-server-tls-client-ca", value_name = "FILE", help_heading = "TLS")]
+    client_ca: Option<PathBuf>,
+    /// Oldest protocol: 1.2 or 1.3.
+    #[arg(
+        long = "grpc-server-tls-min-version",
+        default_value = "1.3",
+        value_name = "VERSION",
+        help_heading = "TLS"
+    )]
+    min_version: TlsVersion,
+}
+
+impl GrpcServerTlsArgs {
+    /// The files.
+    pub(crate) fn config(&self) -> ServerTlsConfig {
+        ServerTlsConfig {
+            cert_file: given(&self.cert),
+            key_file: given(&self.key),
+            client_ca_file: given(&self.client_ca),
+            min_version: self.min_version,
+        }
+    }
+}
+
+/// An empty file name is none, as in Thanos.
+pub(crate) fn given(file: &Option<PathBuf>) -> Option<PathBuf> {
+    file.clone().filter(|path| !path.as_os_str().is_empty())
 }
 
 /// `--http-address` and `--grpc-address` must be `host:port`; a wrong one is a usage error, not a failed bind.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use chronolith_query::http::{RemoteReadLimits, Tenancy};
 use chronolith_query::{AdmissionConfig, Config, Features};
 use chronolith_service::config::{ByteSize, DurationMs};
+use chronolith_service::tls::{ClientTlsConfig, TlsVersion};
 use chronolith_storeapi::PartialResponse;
 use clap::Args;
 
-use super::common::{LogArgs, address};
+use super::common::{GrpcServerTlsArgs, LogArgs, address, given};
 use super::web::WebArgs;
 
 /// Answer PromQL over any number of StoreAPI endpoints.
@@ -22,6 +23,10 @@ pub(crate) struct QueryArgs {
     #[arg(long = "grpc-address", default_value = "0.0.0.0:10901", value_parser = address, value_name = "HOST:PORT")]
     grpc_address: String,
     #[command(flatten)]
+    tls: GrpcServerTlsArgs,
+    #[command(flatten)]
+    client_tls: GrpcClientTlsArgs,
+    #[command(flatten)]
     endpoints: EndpointArgs,
     #[command(flatten)]
     evaluation: EvaluationArgs,
@@ -29,6 +34,50 @@ pub(crate) struct QueryArgs {
     pub(crate) web: WebArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// TLS of the connections to endpoints.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GrpcClientTlsArgs {
+    /// Call endpoints by TLS, unless the endpoint file says otherwise.
+    #[arg(long = "grpc-client-tls-secure", help_heading = "TLS")]
+    secure: bool,
+    /// Believe any certificate.
+    #[arg(long = "grpc-client-tls-skip-verify", help_heading = "TLS")]
+    skip_verify: bool,
+    /// Certificate to show to endpoints.
+    #[arg(long = "grpc-client-tls-cert", value_name = "FILE", help_heading = "TLS")]
+    cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long = "grpc-client-tls-key", value_name = "FILE", help_heading = "TLS")]
+    key: Option<PathBuf>,
+    /// Authorities to trust; without it those of the system.
+    #[arg(long = "grpc-client-tls-ca", value_name = "FILE", help_heading = "TLS")]
+    ca: Option<PathBuf>,
+    /// Name that the endpoints' certificates must carry, instead of the one they are called by.
+    #[arg(long = "grpc-client-server-name", default_value = "", value_name = "NAME", help_heading = "TLS")]
+    server_name: String,
+    /// Oldest protocol: 1.2 or 1.3.
+    #[arg(
+        long = "grpc-client-tls-min-version",
+        default_value = "1.3",
+        value_name = "VERSION",
+        help_heading = "TLS"
+    )]
+    min_version: TlsVersion,
+}
+
+impl GrpcClientTlsArgs {
+    fn config(&self) -> Option<ClientTlsConfig> {
+        self.secure.then(|| ClientTlsConfig {
+            ca_file: given(&self.ca),
+            cert_file: given(&self.cert),
+            key_file: given(&self.key),
+            server_name: Some(self.server_name.clone()).filter(|name| !name.is_empty()),
+            skip_verify: self.skip_verify,
+            min_version: self.min_version,
+        })
+    }
 }
 
 /// Whom to ask.
@@ -234,6 +283,8 @@ impl QueryArgs {
         Config {
             http_address: Some(self.http_address.clone()),
             grpc_address: Some(self.grpc_address.clone()),
+            grpc_tls: self.tls.config(),
+            client_tls: self.client_tls.config(),
             endpoints: e.endpoints.clone(),
             endpoints_strict: e.endpoints_strict.clone(),
             endpoint_groups: e.endpoint_groups.clone(),

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chronolith_model::TenantId;
-use chronolith_receive::{Config, StorageFeatures};
-use chronolith_service::config::{ByteSize, DurationMs};
+use chronolith_model::{Relabeling, TenantId};
+use chronolith_receive::{CertificateField, Config, LimitsSource, StorageFeatures};
+use chronolith_service::config::{ByteSize, DurationMs, inline_or_file};
+use chronolith_service::exit::Exit;
+use chronolith_service::relabel::parse_relabeling;
+use chronolith_service::tls::{ServerTlsConfig, TlsVersion};
 use chronolith_tsdb::db::WalSync;
 use clap::Args;
 
-use super::common::{LogArgs, ObjstoreArgs, address, label};
+use super::common::{GrpcServerTlsArgs, LogArgs, ObjstoreArgs, address, given, label};
 use super::ring::RingArgs;
 
 /// Take remote write, keep the newest data, ship blocks into the bucket.
@@ -30,6 +33,35 @@ pub(crate) struct ReceiveArgs {
     /// Features to switch on, Prometheus's names; several by repeating the flag or by commas: st-storage.
     #[arg(long = "enable-feature", value_name = "NAME", help_heading = "Receive")]
     features: Vec<String>,
+    /// Certificate of the remote-write server; without it connections are plain. Read again when it changes.
+    #[arg(long = "remote-write.server-tls-cert", value_name = "FILE", help_heading = "TLS")]
+    write_tls_cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long = "remote-write.server-tls-key", value_name = "FILE", help_heading = "TLS")]
+    write_tls_key: Option<PathBuf>,
+    /// Authorities whose certificates writers must show; without it they need none.
+    #[arg(long = "remote-write.server-tls-client-ca", value_name = "FILE", help_heading = "TLS")]
+    write_tls_client_ca: Option<PathBuf>,
+    /// Oldest protocol: 1.2 or 1.3.
+    #[arg(
+        long = "remote-write.server-tls-min-version",
+        default_value = "1.3",
+        value_name = "VERSION",
+        help_heading = "TLS"
+    )]
+    write_tls_min_version: TlsVersion,
+    /// Field of the writer's certificate that names its tenant: organization, organizationalUnit or commonName. The header
+    /// is not looked at then.
+    #[arg(
+        long = "receive.tenant-certificate-field",
+        default_value = "",
+        value_parser = certificate_field,
+        value_name = "FIELD",
+        help_heading = "Receive"
+    )]
+    tenant_certificate_field: OptionalField,
+    #[command(flatten)]
+    tls: GrpcServerTlsArgs,
     #[command(flatten)]
     ingest: IngestArgs,
     #[command(flatten)]
@@ -105,6 +137,44 @@ pub(crate) struct IngestArgs {
         help_heading = "Receive"
     )]
     tenant_label: String,
+    /// Label that names a series' tenant, instead of the request's; it is taken off.
+    #[arg(
+        long = "receive.split-tenant-label-name",
+        default_value = "",
+        value_name = "NAME",
+        help_heading = "Receive"
+    )]
+    split_tenant_label: String,
+    /// File with relabel rules for everything that is written, Prometheus's relabel_configs.
+    #[arg(long = "receive.relabel-config-file", value_name = "FILE", help_heading = "Receive")]
+    relabel_config_file: Option<PathBuf>,
+    /// The same as YAML on the command line.
+    #[arg(
+        long = "receive.relabel-config",
+        value_name = "YAML",
+        conflicts_with = "relabel_config_file",
+        help_heading = "Receive"
+    )]
+    relabel_config: Option<String>,
+    /// File with the tenants' limits; read again when it changes, and at SIGHUP.
+    #[arg(long = "receive.limits-config-file", value_name = "FILE", help_heading = "Receive")]
+    limits_config_file: Option<PathBuf>,
+    /// The same as YAML on the command line.
+    #[arg(
+        long = "receive.limits-config",
+        value_name = "YAML",
+        conflicts_with = "limits_config_file",
+        help_heading = "Receive"
+    )]
+    limits_config: Option<String>,
+    /// How often that file is looked at.
+    #[arg(
+        long = "receive.limits-config-reload-timer",
+        default_value = "1s",
+        value_name = "DURATION",
+        help_heading = "Receive"
+    )]
+    limits_reload_interval: DurationMs,
     /// Most tenants; a new one beyond it is answered 429.
     #[arg(
         long = "receive.tenants-max",
@@ -161,14 +231,25 @@ fn wal_sync(text: &str) -> Result<WalSync, String> {
     }
 }
 
+/// An empty field is none, as in Thanos.
+#[derive(Clone, Copy, Debug)]
+struct OptionalField(Option<CertificateField>);
+
+fn certificate_field(text: &str) -> Result<OptionalField, String> {
+    match text {
+        "" => Ok(OptionalField(None)),
+        field => field.parse().map(|field| OptionalField(Some(field))),
+    }
+}
+
 impl ReceiveArgs {
     /// The role's settings.
-    pub(crate) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Result<Config, Exit> {
         let (features, others) = StorageFeatures::from_flags(&self.features);
         for name in others {
             tracing::warn!(option = name, "Unknown option for --enable-feature");
         }
-        Config {
+        Ok(Config {
             features,
             remote_write_address: Some(self.remote_write_address.clone()),
             http_address: Some(self.http_address.clone()),
@@ -178,15 +259,37 @@ impl ReceiveArgs {
             forward: self.ring.options(),
             late_window_ms: self.ring.handoff_age_max.0,
             replica_header: self.ring.replica_header.clone(),
-            ..self.ingest.config()
-        }
+            remote_write_tls: ServerTlsConfig {
+                cert_file: given(&self.write_tls_cert),
+                key_file: given(&self.write_tls_key),
+                client_ca_file: given(&self.write_tls_client_ca),
+                min_version: self.write_tls_min_version,
+            },
+            grpc_tls: self.tls.config(),
+            tenant_certificate_field: self.tenant_certificate_field.0,
+            ..self.ingest.config()?
+        })
     }
 }
 
 impl IngestArgs {
     /// The settings of a receiver without listeners of its own.
-    pub(crate) fn config(&self) -> Config {
-        Config {
+    pub(crate) fn config(&self) -> Result<Config, Exit> {
+        let rules = inline_or_file(
+            "receive.relabel-config",
+            self.relabel_config.as_deref(),
+            self.relabel_config_file.as_deref(),
+        )?;
+        let relabeling = match rules {
+            Some((origin, text)) => parse_relabeling(&origin, &text)?,
+            None => Relabeling::default(),
+        };
+        let limits_config = match (&self.limits_config, &self.limits_config_file) {
+            (Some(text), _) => LimitsSource::Inline(text.clone()),
+            (None, Some(path)) => LimitsSource::File(path.clone()),
+            (None, None) => LimitsSource::None,
+        };
+        Ok(Config {
             remote_write_address: None,
             http_address: None,
             grpc_address: None,
@@ -209,8 +312,12 @@ impl IngestArgs {
             enable_admin_api: self.enable_admin_api,
             drain: self.drain,
             drain_timeout_ms: self.drain_timeout.0,
+            split_tenant_label: self.split_tenant_label.clone(),
+            relabeling,
+            limits_config,
+            limits_reload_interval_ms: self.limits_reload_interval.0,
             ..Config::default()
-        }
+        })
     }
 
     /// The tenant of own metrics.

@@ -8,7 +8,7 @@ use chronolith_service::config::{ByteSize, DurationMs};
 use chronolith_store::{Config, TimeBound};
 use clap::Args;
 
-use super::common::{LogArgs, ObjstoreArgs, address};
+use super::common::{GrpcServerTlsArgs, LogArgs, ObjstoreArgs, address};
 
 /// Serve the blocks of a bucket through the StoreAPI.
 #[derive(Args, Clone, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct StoreArgs {
     /// Where the StoreAPI is served.
     #[arg(long = "grpc-address", default_value = "0.0.0.0:10901", value_parser = address, value_name = "HOST:PORT")]
     grpc_address: String,
+    #[command(flatten)]
+    tls: GrpcServerTlsArgs,
     /// Directory of index headers and copies of meta.json; may be lost at any time.
     #[arg(long = "data-dir", default_value = "./data", value_name = "DIR")]
     data_dir: PathBuf,
@@ -100,6 +102,7 @@ impl StoreArgs {
         Config {
             data_dir: self.data_dir.clone(),
             grpc_address: Some(self.grpc_address.clone()),
+            grpc_tls: self.tls.config(),
             http_address: Some(self.http_address.clone()),
             index_cache_bytes_max: self.index_cache_size.0,
             series_concurrency_max: self.series_concurrency_max,

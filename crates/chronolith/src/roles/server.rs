@@ -51,7 +51,7 @@ pub(super) async fn run(
     let receive_config = chronolith_receive::Config {
         tsdb_path: args.data_dir.join("tsdb"),
         features,
-        ..args.ingest.config()
+        ..args.ingest.config()?
     };
     let parts = chronolith_receive::Parts {
         bucket: Some(bucket.clone()),

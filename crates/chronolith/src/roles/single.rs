@@ -15,7 +15,7 @@ use crate::cli::{QueryArgs, ReceiveArgs, StoreArgs};
 /// Remote write in, blocks out.
 pub(super) async fn receive(args: &ReceiveArgs, stop: CancellationToken) -> Result<(), Exit> {
     args.log.init();
-    let config = args.config();
+    let config = args.config()?;
     let objstore = args.objstore.load()?;
     let metrics = Metrics::new();
     let bucket = objstore.map(|c| open_bucket(&c, &metrics)).transpose()?;
@@ -28,7 +28,9 @@ pub(super) async fn receive(args: &ReceiveArgs, stop: CancellationToken) -> Resu
 /// A wrong setting is a usage error; everything else a failure.
 pub(super) fn receive_exit(error: &ReceiveError) -> Exit {
     match error {
-        ReceiveError::Config(_) => Exit::Usage(error_chain(error)),
+        ReceiveError::Config(_) | ReceiveError::File(_) | ReceiveError::Tls { .. } => {
+            Exit::Usage(error_chain(error))
+        }
         _ => failure(error),
     }
 }
@@ -73,7 +75,9 @@ pub(super) async fn query(
 /// A wrong endpoint or file is a usage error; a failed bind is not.
 pub(super) fn query_exit(error: &chronolith_query::BuildError) -> Exit {
     match error {
-        chronolith_query::BuildError::Config(_) => Exit::Usage(error_chain(error)),
+        chronolith_query::BuildError::Config(_) | chronolith_query::BuildError::Tls(_) => {
+            Exit::Usage(error_chain(error))
+        }
         chronolith_query::BuildError::Bind(_) => failure(error),
     }
 }

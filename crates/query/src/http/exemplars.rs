@@ -1,14 +1,18 @@
 //! `/api/v1/query_exemplars` and `/api/v1/metadata`: what stores answer beside series.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use chronolith_httpapi::{Annotations, ApiError, TIME_MAX_MS, TIME_MIN_MS, parse_int, success, write_labels};
-use chronolith_model::TimeRange;
+use chronolith_model::{METRIC_NAME, TimeRange};
 use chronolith_promql::parser;
-use chronolith_storeapi::{Exemplars as _, ExemplarsRequest, Metadata as _, MetadataRequest};
+use chronolith_storeapi::{
+    Exemplars as _, ExemplarsRequest, LabelValuesRequest, Metadata as _, MetadataRequest, Store as _,
+};
 use http::StatusCode;
 
-use super::{Api, store_error};
+use super::{Api, ReadOptions, store_error};
 
 /// Exemplars of the series that a query's selectors match.
 pub(super) async fn exemplars(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -48,6 +52,24 @@ pub(super) async fn exemplars(State(api): State<Api>, request: Request) -> Resul
     }))
 }
 
+/// How far back a metric was written to be a tenant's own: receivers keep metadata about as long as their heads.
+const OWN_METRICS_MS: i64 = 24 * 3_600_000;
+
+/// The names of the metrics that the tenant has written lately.
+async fn own_metrics(api: &Api, options: &ReadOptions) -> Result<BTreeSet<String>, ApiError> {
+    let range = TimeRange::new(api.clock.now_ms().saturating_sub(OWN_METRICS_MS), TIME_MAX_MS);
+    let mut read = LabelValuesRequest::new(METRIC_NAME, range, options.enforced(Vec::new()));
+    read.partial_response = options.partial_response;
+    let answer = (api.stores)(options).label_values(read).await.map_err(store_error)?;
+    Ok(answer.values.into_iter().collect())
+}
+
+/// True when a series of the family is among the names: its own, or one that a family's parts are called by.
+fn has_series(names: &BTreeSet<String>, family: &str) -> bool {
+    let parts = ["", "_total", "_bucket", "_count", "_sum", "_info", "_created"];
+    parts.iter().any(|part| names.contains(&format!("{family}{part}")))
+}
+
 /// What writers said of their metrics.
 pub(super) async fn metadata(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (options, params) = api.read(request).await?;
@@ -64,7 +86,21 @@ pub(super) async fn metadata(State(api): State<Api>, request: Request) -> Result
         limit,
         partial_response: options.partial_response,
     };
-    let answer = (api.stores)(&options).metadata(request).await.map_err(store_error)?;
+    let stores = (api.stores)(&options);
+    // Metadata knows no tenants. A tenant that is kept to its own hears of metrics that it has.
+    let own = match &options.tenant {
+        Some(_) => Some(own_metrics(&api, &options).await?),
+        None => None,
+    };
+    let asked = match &own {
+        // The limit counts what is shown.
+        Some(_) => MetadataRequest { limit: None, ..request },
+        None => request,
+    };
+    let mut answer = stores.metadata(asked).await.map_err(store_error)?;
+    if let Some(own) = &own {
+        answer.metrics.retain(|family, _| has_series(own, family));
+    }
     let partial = !answer.warnings.is_empty();
     let annotations = Annotations { warnings: answer.warnings, partial, ..Annotations::default() };
     Ok(success(&annotations, |j| {

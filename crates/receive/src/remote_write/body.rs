@@ -1,9 +1,13 @@
 //! Reading a request's body into memory that was reserved for it.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
+use chronolith_model::TenantId;
 use futures::StreamExt;
+use tokio::time::{Instant, timeout_at};
 
 use super::budget::ByteShare;
 use super::http::RemoteWrite;
@@ -11,26 +15,32 @@ use super::reply::Refusal;
 
 /// Snappy's densest element is a copy of 64 bytes written in 3. A length beyond that is a lie.
 const SNAPPY_EXPANSION_MAX: u64 = 22;
+/// A body takes memory from the time at which it was announced. Prometheus gives a whole request 30 s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl RemoteWrite {
     /// Reads the whole body into memory that was reserved for it: its announced length or, without one, the maximum.
     pub(super) async fn read_body(
         &self,
+        tenant: &TenantId,
+        bytes_max: u64,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<(Bytes, ByteShare), Refusal> {
-        let bytes_max = self.options.body_bytes_max;
         let too_large = |bytes| Refusal::TooLarge { what: "body", bytes, bytes_max };
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if let Some(bytes) = announced.filter(|&bytes| bytes > bytes_max) {
             return Err(too_large(bytes));
         }
-        let share = self.share(&self.read, announced.unwrap_or(bytes_max)).await?;
+        let admission = &self.admission;
+        let share = admission.bytes(&admission.read, tenant, announced.unwrap_or(bytes_max)).await?;
         let mut pieces = body.into_data_stream();
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
-        while let Some(piece) = pieces.next().await {
+        let deadline = Instant::now() + BODY_TIMEOUT;
+        let late = |_| Refusal::Body(format!("it did not come within {} s", BODY_TIMEOUT.as_secs()));
+        while let Some(piece) = timeout_at(deadline, pieces.next()).await.map_err(late)? {
             let piece = piece.map_err(|e| Refusal::Body(e.to_string()))?;
             let so_far = (first.len() + whole.len() + piece.len()) as u64;
             if so_far > bytes_max {

@@ -1,53 +1,54 @@
-//! A bound on bytes in use, waited for.
+//! A bound on bytes in use, shared fairly by tenants and waited for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use chronolith_model::TenantId;
 
-/// The unit that is counted: fine enough, and 4 TiB of it fit the semaphore.
+use crate::limits::{FairQueue, FairShare, QueueRefusal};
+
+/// The unit that is counted.
 const UNIT_BYTES: u64 = 1024;
+/// The part of the whole that one tenant may hold: what is left for all others while it sends slowly.
+const TENANT_PART: u64 = 2;
 
-/// A number of bytes that requests share. Who asks for more than is left waits his turn, first come first served.
+/// A number of bytes that requests share, see [`FairQueue`].
 #[derive(Clone, Debug)]
-pub(super) struct ByteBudget {
-    units: Arc<Semaphore>,
-    units_max: u32,
-}
+pub(super) struct ByteBudget(FairQueue);
 
 /// A share of a [`ByteBudget`], given back when dropped.
 #[derive(Debug)]
-pub(super) struct ByteShare(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(super) struct ByteShare(#[expect(dead_code, reason = "held for its drop")] FairShare);
 
 impl ByteBudget {
-    /// A budget of this many bytes.
-    pub(super) fn new(bytes_max: u64) -> Self {
-        let units = u32::try_from(bytes_max.div_ceil(UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-        ByteBudget { units: Arc::new(Semaphore::new(units as usize)), units_max: units }
+    /// A budget of this many bytes; `waiting_max` requests of a tenant may wait.
+    pub(super) fn new(bytes_max: u64, waiting_max: usize) -> Self {
+        let units = bytes_max.div_ceil(UNIT_BYTES);
+        ByteBudget(FairQueue::new(units, units / TENANT_PART, waiting_max))
     }
 
     /// Waits for a share, at most `patience`. Who asks for more than the whole gets the whole.
-    pub(super) async fn acquire(&self, bytes: u64, patience: Duration) -> Option<ByteShare> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max);
-        let share = match self.units.clone().try_acquire_many_owned(units) {
-            Ok(share) => share,
-            Err(_) => tokio::time::timeout(patience, self.units.clone().acquire_many_owned(units))
-                .await
-                .ok()?
-                .ok()?,
-        };
-        Some(ByteShare(share))
+    pub(super) async fn acquire(
+        &self,
+        tenant: &TenantId,
+        bytes: u64,
+        patience: Duration,
+    ) -> Result<ByteShare, QueueRefusal> {
+        self.0.acquire(tenant, bytes.div_ceil(UNIT_BYTES), patience).await.map(ByteShare)
     }
 
     /// Bytes that are given out.
     pub(super) fn bytes_used(&self) -> u64 {
-        (u64::from(self.units_max) - self.units.available_permits() as u64) * UNIT_BYTES
+        self.0.used() * UNIT_BYTES
     }
 
     /// The whole.
     pub(super) fn bytes_max(&self) -> u64 {
-        u64::from(self.units_max) * UNIT_BYTES
+        self.0.units() * UNIT_BYTES
+    }
+
+    /// Requests that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting()
     }
 }
 
@@ -57,13 +58,13 @@ mod tests {
 
     #[tokio::test]
     async fn shares_are_waited_for_and_given_back() {
-        let budget = ByteBudget::new(10 << 10);
+        let (budget, tenant) = (ByteBudget::new(10 << 10, 10), TenantId::default());
         let patience = Duration::from_millis(30);
-        let whole = budget.acquire(u64::MAX, patience).await.unwrap();
+        let whole = budget.acquire(&tenant, u64::MAX, patience).await.unwrap();
         assert_eq!((budget.bytes_used(), budget.bytes_max()), (10 << 10, 10 << 10));
-        assert!(budget.acquire(1, patience).await.is_none());
-        let (again, ()) = tokio::join!(budget.acquire(1, patience), async { drop(whole) });
-        assert!(again.is_some());
+        assert!(budget.acquire(&tenant, 1, patience).await.is_err());
+        let (again, ()) = tokio::join!(budget.acquire(&tenant, 1, patience), async { drop(whole) });
+        assert!(again.is_ok());
         assert_eq!(budget.bytes_used(), 1024);
     }
 }

@@ -1,14 +1,12 @@
 //! `POST /api/v1/receive` (Thanos's path, answers 200) and `POST /api/v1/write` (Prometheus's, answers 204).
 //!
 //! ```text
-//! protocol ─ tenant ─ body ──┬─ worker thread: decompress, decode, append ─┬─ in_flight ── reply
-//!            read budget ────┴─ decode budget ─────────────────────────────┘  commit       2xx
+//! protocol ─ identity ─ limits ─ body ──┬─ worker: decompress, decode, limits, tenant, append ─┬─ in_flight ─ reply
+//!                       admission: read ┴─ admission: decode, worker ──────────────────────────┘  commit      2xx
 //! ```
 //!
-//! Each step has a file of its own; this one strings them together. The checks come in Prometheus's order: encoding, size, snappy, content type, protobuf. Memory is taken from two
-//! budgets, one after the other, before it is allocated: who waits for decode memory does not take read memory meanwhile
-//! from anybody who could give him decode memory, so there is no deadlock. Who waits longer than
-//! [`RemoteWriteOptions::patience`] is told to come back (503): that is the back-pressure on senders.
+//! Each step has a file of its own; this one strings them together. The checks come in Prometheus's order: encoding, size,
+//! snappy, content type, protobuf. What a request waits for, and how tenants share it, is in `admission`.
 //!
 //! Decompressing, decoding and appending run on a worker thread, since a large request takes tens of milliseconds and the
 //! append may wait for a full log; the listeners' threads stay free. Only the wait for the commit is asynchronous.
@@ -20,33 +18,36 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, Request, StatusCode};
+use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
-use chronolith_model::TenantId;
+use chronolith_model::{Relabeling, TenantId};
 use chronolith_service::metrics::Registry;
 use chronolith_storeapi::{WriteInFlight, WriteReport, WriteSink, WriteWay};
 
+use super::admission::Admission;
 use super::body;
-use super::budget::{ByteBudget, ByteShare};
 use super::decode::{DecodeStats, Decoded};
 use super::metrics::{ReasonLabels, RemoteWriteMetrics, RequestLabels};
 use super::pool::BatchPool;
 use super::protocol::{self, Format};
 use super::replica::ReplicaHeader;
 use super::reply::{self, Refusal};
-use super::tenant;
-
-/// Thanos's name for the tenant's header; it is understood whatever name is configured.
-pub const TENANT_HEADER: HeaderName = HeaderName::from_static("thanos-tenant");
+use super::tenant::{Part, Route, Routed};
+use crate::limits::{Admitted, Limits, RequestLimits};
+use crate::tenant::TenantIdentity;
 
 /// Settings of the handler.
 #[derive(Clone, Debug)]
 pub struct RemoteWriteOptions {
-    /// `--receive.tenant-header`.
-    pub tenant_header: HeaderName,
-    /// `--receive.default-tenant-id`.
-    pub default_tenant: TenantId,
+    /// How tenants are told apart.
+    pub identity: TenantIdentity,
+    /// The tenants' limits.
+    pub limits: Arc<Limits>,
+    /// `--receive.relabel-config`.
+    pub relabeling: Relabeling,
+    /// `--receive.split-tenant-label-name`; empty for none.
+    pub split_tenant_label: String,
     /// Which replica a request is; `None` does not ask.
     pub replica: Option<ReplicaHeader>,
     /// The status for samples that conflict with what is stored: Prometheus's 400, or Thanos's 409 where there is a hashring.
@@ -64,8 +65,10 @@ pub struct RemoteWriteOptions {
 impl Default for RemoteWriteOptions {
     fn default() -> Self {
         RemoteWriteOptions {
-            tenant_header: TENANT_HEADER,
-            default_tenant: TenantId::default(),
+            identity: TenantIdentity::default(),
+            limits: Arc::default(),
+            relabeling: Relabeling::default(),
+            split_tenant_label: String::new(),
             replica: None,
             conflict: StatusCode::BAD_REQUEST,
             body_bytes_max: 32 << 20,
@@ -84,9 +87,9 @@ impl Default for RemoteWriteOptions {
 pub struct RemoteWrite {
     sink: Arc<dyn WriteSink>,
     pool: Arc<BatchPool>,
-    pub(super) options: RemoteWriteOptions,
-    pub(super) read: ByteBudget,
-    decode: ByteBudget,
+    options: RemoteWriteOptions,
+    route: Route,
+    pub(super) admission: Admission,
     metrics: RemoteWriteMetrics,
     closed: AtomicBool,
 }
@@ -99,10 +102,15 @@ impl RemoteWrite {
         options: RemoteWriteOptions,
         registry: &mut Registry,
     ) -> Arc<Self> {
-        let (read, decode) =
-            (ByteBudget::new(options.read_bytes_max), ByteBudget::new(options.decode_bytes_max));
-        let metrics = RemoteWriteMetrics::register(registry, &read, &decode);
-        Arc::new(RemoteWrite { sink, pool, options, read, decode, metrics, closed: AtomicBool::new(false) })
+        let admission = Admission::new(&options);
+        let metrics = RemoteWriteMetrics::register(registry, &admission);
+        let route = Route {
+            limits: Arc::clone(&options.limits),
+            relabeling: options.relabeling.clone(),
+            split_label: options.split_tenant_label.clone(),
+        };
+        let closed = AtomicBool::new(false);
+        Arc::new(RemoteWrite { sink, pool, options, route, admission, metrics, closed })
     }
 
     /// Both paths.
@@ -117,6 +125,11 @@ impl RemoteWrite {
         Router::new()
             .route("/api/v1/receive", path(StatusCode::OK))
             .route("/api/v1/write", path(StatusCode::NO_CONTENT))
+    }
+
+    /// The limits changed.
+    pub fn limits_changed(&self) {
+        self.admission.resize_workers();
     }
 
     /// From now on requests are told to come back.
@@ -146,9 +159,12 @@ impl RemoteWrite {
 
     fn observe(&self, done: &Done, status: StatusCode) {
         let m = &self.metrics;
-        let labels = RequestLabels { code: status.as_u16(), tenant: done.tenant.as_str().to_owned() };
-        m.series.get_or_create(&labels).observe(done.series as f64);
-        m.samples.get_or_create(&labels).observe(done.samples as f64);
+        for part in &done.parts {
+            let tenant = self.options.limits.names().label(&part.tenant);
+            let labels = RequestLabels { code: status.as_u16(), tenant };
+            m.series.get_or_create(&labels).observe(part.series as f64);
+            m.samples.get_or_create(&labels).observe(part.samples as f64);
+        }
         m.samples_written.inc_by(done.report.written as u64);
         m.samples_rejected.inc_by(done.report.rejected as u64);
         m.metadata_dropped.inc_by(done.stats.metadata_dropped as u64);
@@ -161,57 +177,87 @@ impl RemoteWrite {
             return Err(Refusal::ShuttingDown);
         }
         protocol::check_encoding(&parts.headers)?;
-        let tenant = tenant::of_request(parts, &self.options)?;
+        let tenant = self.options.identity.of(&parts.headers, &parts.extensions)?;
         let way = match &self.options.replica {
             Some(header) => header.way(&parts.headers)?,
             None => WriteWay::Fresh,
         };
-        let (compressed, read_share) = self.read_body(&parts.headers, body).await?;
-        let body_len = body::decompressed_len(&compressed, self.options.body_bytes_max)?;
+        // The request counts as its tenant's until it is answered.
+        let admitted = self.admission.limits.admit(&tenant)?;
+        let done = self.write_admitted(&tenant, &admitted, way, parts, body).await;
+        done.map_err(|refusal| match refusal {
+            Refusal::TooLarge { bytes, .. } if admitted.check_size(bytes).is_err() => {
+                let own = admitted.check_size(bytes).expect_err("just seen");
+                self.admission.limits.refused(&tenant, own).into()
+            }
+            other => other,
+        })
+    }
+
+    async fn write_admitted(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        admitted: &Admitted,
+        way: WriteWay,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<Done, Refusal> {
+        let bytes_max = admitted.body_bytes_max(self.options.body_bytes_max);
+        let (compressed, read_share) = self.read_body(tenant, bytes_max, &parts.headers, body).await?;
+        let body_len = body::decompressed_len(&compressed, bytes_max)?;
         let format = protocol::format(&parts.headers)?;
         let memory_max = format.memory_max(body_len, self.options.decode_bytes_max);
-        let decode_share = self.share(&self.decode, memory_max).await?;
-        let handler = self.clone();
+        let admission = &self.admission;
+        let decode_share = admission.bytes(&admission.decode, tenant, memory_max).await?;
+        let worker = admission.worker(tenant).await?;
+        let (handler, tenant, limits) = (self.clone(), tenant.clone(), admitted.limits().request);
         let work = move || {
             // The share lives as long as the memory, also when the sender went away meanwhile.
             let decoded = format.decode(&compressed, body_len as usize, memory_max, &handler.pool);
-            let started = decoded.map(|decoded| handler.start(tenant, way, format, decoded));
-            drop((compressed, read_share));
+            let started = decoded.and_then(|decoded| handler.start(tenant, limits, way, format, decoded));
+            drop((compressed, read_share, worker));
             (started, decode_share)
         };
         let (started, _share) =
             tokio::task::spawn_blocking(work).await.map_err(|e| Refusal::Internal(e.to_string()))?;
-        let mut started = started?;
-        started.done.report.merge(started.write.await.map_err(Refusal::Sink)?);
-        Ok(started.done)
+        let Started { mut done, write } = started?;
+        if let Some(write) = write {
+            done.report.merge(write.await.map_err(Refusal::Sink)?);
+        }
+        Ok(done)
     }
 
     /// Runs on a worker thread: from the decoded request to the wait for the commit.
-    fn start(&self, tenant: TenantId, way: WriteWay, format: Format, decoded: Decoded) -> Started {
+    fn start(
+        &self,
+        tenant: TenantId,
+        limits: RequestLimits,
+        way: WriteWay,
+        format: Format,
+        decoded: Decoded,
+    ) -> Result<Started, Refusal> {
         let Decoded { batch, stats, refused } = decoded;
-        let (series, samples) = (batch.series_count(), batch.sample_count());
-        let done = Done { tenant: tenant.clone(), format, series, samples, stats, report: refused };
-        Started { done, write: WriteInFlight::begin(self.sink.clone(), tenant, batch, way) }
-    }
-
-    pub(super) async fn share(&self, budget: &ByteBudget, bytes: u64) -> Result<ByteShare, Refusal> {
-        let patience = self.options.patience;
-        budget.acquire(bytes, patience).await.ok_or(Refusal::Overload(patience.as_millis()))
+        if let Err(refusal) = limits.check_batch(batch.series_count(), batch.sample_count()) {
+            self.pool.put_batch(batch);
+            return Err(self.admission.limits.refused(&tenant, refusal).into());
+        }
+        let Routed { write, parts, mut report } = self.route.start(&self.sink, tenant, batch, way)?;
+        report.merge(refused);
+        Ok(Started { done: Done { format, parts, stats, report }, write })
     }
 }
 
 /// A request on its way.
 struct Started {
     done: Done,
-    write: WriteInFlight,
+    /// `None` when there was nothing to write.
+    write: Option<WriteInFlight>,
 }
 
 /// What became of a request.
 struct Done {
-    tenant: TenantId,
     format: Format,
-    series: usize,
-    samples: usize,
+    parts: Vec<Part>,
     stats: DecodeStats,
     report: WriteReport,
 }

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::budget::ByteBudget;
+use super::admission::Admission;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RequestLabels {
@@ -37,7 +37,7 @@ pub(super) struct RemoteWriteMetrics {
 }
 
 impl RemoteWriteMetrics {
-    pub(super) fn register(registry: &mut Registry, read: &ByteBudget, decode: &ByteBudget) -> Self {
+    pub(super) fn register(registry: &mut Registry, admission: &Admission) -> Self {
         // Thanos's buckets.
         let sizes = || Histogram::new([10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10000.0]);
         let metrics = RemoteWriteMetrics {
@@ -71,27 +71,34 @@ impl RemoteWriteMetrics {
         registry.register("chronolith_receive_metadata_dropped", help, m.metadata_dropped.clone());
         let help = "Exemplars whose labels could not be read";
         registry.register("chronolith_receive_exemplars_dropped", help, m.exemplars_dropped.clone());
-        registry.register_collector(Box::new(Budgets { read: read.clone(), decode: decode.clone() }));
+        registry.register_collector(Box::new(Budgets(admission.clone())));
         metrics
     }
 }
 
+/// What requests wait for. `thanos_receive_write_request_concurrent_*` are Thanos's gate.
 #[derive(Debug)]
-struct Budgets {
-    read: ByteBudget,
-    decode: ByteBudget,
-}
+struct Budgets(Admission);
 
 impl Collector for Budgets {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Admission { read, decode, workers, .. } = &self.0;
+        let mut gauge = |name: &str, help: &str, value: f64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
         let help = ["Memory for request bodies", "Memory for decoded requests"];
-        for (name, help, budget) in [("read", help[0], &self.read), ("decode", help[1], &self.decode)] {
-            for (what, bytes) in [("limit", budget.bytes_max()), ("used", budget.bytes_used())] {
-                let gauge = ConstGauge::new(bytes as f64);
-                let name = format!("chronolith_receive_{name}_bytes_{what}");
-                gauge.encode(encoder.encode_descriptor(&name, help, None, gauge.metric_type())?)?;
-            }
+        for (name, help, budget) in [("read", help[0], read), ("decode", help[1], decode)] {
+            gauge(&format!("chronolith_receive_{name}_bytes_limit"), help, budget.bytes_max() as f64)?;
+            gauge(&format!("chronolith_receive_{name}_bytes_used"), help, budget.bytes_used() as f64)?;
+            let help = "Write requests that wait for memory";
+            gauge(&format!("chronolith_receive_{name}_requests_waiting"), help, budget.waiting() as f64)?;
         }
-        Ok(())
+        let gate = "thanos_receive_write_request_concurrent_gate_writes";
+        let help = ["Write requests decoded at a time at the most", "Write requests being decoded"];
+        gauge(&format!("{gate}_max"), help[0], workers.units() as f64)?;
+        gauge(&format!("{gate}_in_flight"), help[1], workers.used() as f64)?;
+        let help = "Write requests that wait to be decoded";
+        gauge("chronolith_receive_decode_requests_queued", help, workers.waiting() as f64)
     }
 }

@@ -1,5 +1,6 @@
 //! Prometheus remote write over HTTP.
 
+mod admission;
 mod body;
 mod budget;
 mod decode;
@@ -17,7 +18,7 @@ mod tenant;
 pub mod wire;
 
 pub use decode::{DecodeError, DecodeStats};
-pub use http::{RemoteWrite, RemoteWriteOptions, TENANT_HEADER};
+pub use http::{RemoteWrite, RemoteWriteOptions};
 pub use pool::{BatchPool, BatchSlot};
 pub use replica::{REPLICA_HEADER, ReplicaHeader};
 pub use reply::Refusal;

@@ -10,6 +10,8 @@ use chronolith_storeapi::{ErrorKind, RejectKind, WriteError, WriteRejection, Wri
 
 use super::decode::DecodeError;
 use super::protocol::Format;
+use crate::limits::LimitRefusal;
+use crate::tenant::TenantRefusal;
 
 /// How much of a remote write 2.0 request is stored.
 const SAMPLES_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote-write-samples-written");
@@ -19,6 +21,8 @@ const EXEMPLARS_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remo
 
 /// The longest text of an answer.
 const TEXT_BYTES_MAX: usize = 8 << 10;
+/// `Retry-After` of a tenant above its active series: these go away with the next block that is cut, not within seconds.
+const LIMIT_RETRY_SECONDS: &str = "30";
 /// Bytes of a header's value that are repeated in an answer.
 const QUOTED_BYTES_MAX: usize = 64;
 
@@ -31,9 +35,12 @@ pub enum Refusal {
     /// `Content-Type` is not remote write 1.0.
     #[error("{0}")]
     ContentType(String),
-    /// The tenant cannot be one.
+    /// The tenant cannot be one, or is not named.
     #[error("{0}")]
-    Tenant(#[from] chronolith_model::IdError),
+    Tenant(#[from] TenantRefusal),
+    /// A limit of the tenant.
+    #[error(transparent)]
+    Limit(#[from] LimitRefusal),
     /// The replica number cannot be one.
     #[error("{0}")]
     Replica(String),
@@ -57,8 +64,13 @@ pub enum Refusal {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// Too many requests at a time.
-    #[error("too many write requests in flight: waited {0} ms for memory")]
-    Overload(u128),
+    #[error("too many write requests in flight: waited {waited_ms} ms for {what}")]
+    Overload {
+        /// How long.
+        waited_ms: u128,
+        /// What for.
+        what: &'static str,
+    },
     /// The process is stopping.
     #[error("shutting down")]
     ShuttingDown,
@@ -92,7 +104,8 @@ impl Refusal {
             Refusal::TooLarge { .. } | Refusal::Decode(DecodeError::TooManyElements { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Refusal::Overload(_) | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Overload { .. } | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Limit(refusal) => refusal.status(),
             Refusal::Body(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::Sink(error) => sink_status(error.kind()),
         }
@@ -110,7 +123,8 @@ impl Refusal {
             Refusal::Snappy(_) => "snappy",
             Refusal::Decode(DecodeError::Wire(_)) => "protobuf",
             Refusal::Decode(DecodeError::TooManyElements { .. }) => "too_many_elements",
-            Refusal::Overload(_) => "overload",
+            Refusal::Limit(_) => "limit",
+            Refusal::Overload { .. } => "overload",
             Refusal::ShuttingDown => "shutting_down",
             Refusal::Sink(_) => "sink",
             Refusal::Internal(_) => "internal",
@@ -135,8 +149,12 @@ fn sink_status(kind: ErrorKind) -> StatusCode {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = text(self.status(), self.to_string());
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let seconds = match &self {
+            Refusal::Limit(refusal) => refusal.retry_after_seconds(),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        };
+        if let Some(seconds) = seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -165,6 +183,9 @@ pub(super) fn done(
         };
         text(status, rejections_text(report, late_exemplars))
     };
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(LIMIT_RETRY_SECONDS));
+    }
     if format == Format::V2 {
         put_written(&mut response, report);
     }

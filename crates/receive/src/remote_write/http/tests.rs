@@ -289,7 +289,7 @@ async fn memory_in_flight_is_bounded_and_waited_for() {
         async move { server.send(snappy(&up())).await }
     });
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while server.handler.decode.bytes_used() == 0 {
+    while server.handler.admission.decode.bytes_used() == 0 {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -299,7 +299,7 @@ async fn memory_in_flight_is_bounded_and_waited_for() {
     gate.add_permits(10);
     assert_eq!(held.await.unwrap().0, 204);
     assert_eq!(server.send(snappy(&up())).await.0, 204);
-    assert_eq!(server.handler.decode.bytes_used(), 0);
+    assert_eq!(server.handler.admission.decode.bytes_used(), 0);
     Arc::into_inner(server).unwrap().stop().await;
 }
 
