@@ -14,6 +14,7 @@ use chronolith_storeapi::{
     RejectKind, StoreError, WriteError, WriteRejection, WriteReport, WriteSink, WriteWay,
 };
 use chronolith_tsdb::head::{RejectReason, Rejection, WriteOutcome};
+use chronolith_tsdb::wal::WalError;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 
@@ -123,7 +124,10 @@ impl WriteSink for LocalSink {
         match wait.await {
             Ok(Ok(())) => Ok(report),
             Ok(Err(error)) => {
-                self.on_log_failure(&error);
+                // A full disk passes; the log says so itself, and reads go on.
+                if !matches!(error, WalError::Stalled { .. }) {
+                    self.on_log_failure(&error);
+                }
                 Err(StoreError::unavailable("write-ahead log").with_source(error))
             }
             Err(_) => Err(StoreError::internal("the write-ahead log gave no answer")),

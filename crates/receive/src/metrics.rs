@@ -68,6 +68,7 @@ impl Collector for TenantsCollector {
             Some(db.blocks(t).iter().map(|b| b.bytes_len() as f64).sum())
         })?;
         let spill = db.spill_stats();
+        let stalled = u64::from(db.is_stalled());
         let mut gauge = |name: &str, help: &str, value: u64| {
             ConstGauge::new(value as f64).encode(encoder.encode_descriptor(
                 name,
@@ -81,6 +82,7 @@ impl Collector for TenantsCollector {
             "Complete chunks of all heads that lie in spill files instead of in memory",
             spill.bytes,
         )?;
+        gauge("chronolith_receive_wal_stalled", "1 while the disk is full and writes are refused", stalled)?;
         gauge("chronolith_tsdb_head_spill_files", "Spill files of all heads", spill.files)?;
         ConstCounter::new(spill.failures).encode(encoder.encode_descriptor(
             "chronolith_tsdb_head_spill_failures",

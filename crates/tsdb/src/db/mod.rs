@@ -193,6 +193,10 @@ impl Db {
         if self.closed.load(Ordering::Relaxed) {
             return failed(WalError::Closed);
         }
+        // Before anything reaches memory: what is there must get into the log, which takes nothing now.
+        if let Some(err) = self.wal.stalled() {
+            return failed(err);
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 let outcome = match self.tenant_or_create(tenant) {
@@ -315,6 +319,11 @@ impl Db {
     /// What the heads have on disk instead of in memory.
     pub fn spill_stats(&self) -> SpillStats {
         self.spill.stats()
+    }
+
+    /// True while the disk is full and writes are refused.
+    pub fn is_stalled(&self) -> bool {
+        self.wal.stalled().is_some()
     }
 
     /// Waits until everything written so far is durable, whatever the log's mode.

@@ -571,6 +571,8 @@ struct Disk {
 struct Faults {
     /// Syncs that still work; `None` is all.
     syncs_left: Option<usize>,
+    /// Bytes that still fit; `None` is no bound.
+    room: Option<usize>,
 }
 
 struct ForgetfulWriter(ForgetfulStore, u64);
@@ -605,7 +607,10 @@ impl SegmentStore for ForgetfulStore {
         Ok(Box::new(io::Cursor::new(bytes)))
     }
     fn truncate(&self, id: u64, len: u64) -> io::Result<()> {
-        self.0.lock().get_mut(&id).ok_or(io::ErrorKind::NotFound)?.written.truncate(len as usize);
+        let mut disks = self.0.lock();
+        let disk = disks.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        disk.written.truncate(len as usize);
+        disk.synced = disk.written.len();
         Ok(())
     }
     fn remove(&self, id: u64) -> io::Result<()> {
@@ -616,8 +621,18 @@ impl SegmentStore for ForgetfulStore {
 
 impl SegmentWriter for ForgetfulWriter {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.0.lock().get_mut(&self.1).expect("created").written.extend_from_slice(bytes);
-        Ok(())
+        let fits = match &mut self.0.1.lock().room {
+            None => bytes.len(),
+            Some(room) => {
+                let fits = bytes.len().min(*room);
+                *room -= fits;
+                fits
+            }
+        };
+        // As write_all does it: what fits is there.
+        let mut disks = self.0.0.lock();
+        disks.get_mut(&self.1).expect("created").written.extend_from_slice(&bytes[..fits]);
+        if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
     fn sync(&mut self) -> io::Result<()> {
         if let Some(left) = &mut self.0.1.lock().syncs_left {
@@ -691,6 +706,64 @@ fn a_failed_sync_ends_all_acknowledgements() {
     let (db, _) = Db::open_with(options(dir.path()), Arc::new(store.crash(0))).unwrap();
     assert_eq!(read_head(&db)["a"].get(&1), Some(&1.0));
     write_one(&db, "a", &[(3, 1.0)]).commit.wait().unwrap();
+}
+
+#[test]
+fn a_full_disk_stalls_the_log_until_there_is_room() {
+    for room in (0..400).step_by(9) {
+        let store = ForgetfulStore::default();
+        let dir = tempfile::tempdir().unwrap();
+        let small = DbOptions { wal_segment_bytes_max: 300, ..options(dir.path()) };
+        let (db, _) = Db::open_with(small, Arc::new(store.clone())).unwrap();
+        let mut acknowledged = Model::new();
+        let mut t = 0;
+        let mut write_next = |acknowledged: &mut Model| {
+            t += 1;
+            let name = format!("m{}", t % 5);
+            let result = write_one(&db, &name, &[(t, t as f64)]).commit.wait();
+            if result.is_ok() {
+                acknowledged.entry(name).or_default().insert(t, t as f64);
+            }
+            result
+        };
+        write_next(&mut acknowledged).unwrap();
+        store.1.lock().room = Some(room);
+        let refused = loop {
+            match write_next(&mut acknowledged) {
+                Ok(()) => {}
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(refused, WalError::Stalled { .. }), "{refused}");
+        assert!(db.is_stalled());
+        // Refused before it reaches memory, from now on; and so are cuts and snapshots.
+        let held = read_head(&db);
+        assert!(write_next(&mut acknowledged).is_err());
+        assert_eq!(read_head(&db), held);
+        assert!(db.snapshot().is_err());
+        // The loss of power now leaves what was acknowledged.
+        let crashed = |acknowledged: &Model| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::copy(db.options().dir.join("key"), dir.path().join("key")).unwrap();
+            let (db, report) = Db::open_with(options(dir.path()), Arc::new(store.crash(0))).unwrap();
+            assert_eq!(report.samples_without_series, 0);
+            let after = read_head(&db);
+            for (name, samples) in acknowledged {
+                assert!(samples.iter().all(|(t, v)| after[name].get(t) == Some(v)), "{name}, {room}");
+            }
+            after
+        };
+        crashed(&acknowledged);
+        store.1.lock().room = None;
+        while db.is_stalled() {
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
+        }
+        for _ in 0..10 {
+            write_next(&mut acknowledged).unwrap();
+        }
+        // The log now has all that memory has, what was told to come back included.
+        assert_eq!(crashed(&acknowledged), read_head(&db));
+    }
 }
 
 /// A log of a few records with what the head holds after each, by the log's length in bytes.

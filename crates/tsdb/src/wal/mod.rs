@@ -16,6 +16,7 @@ mod histogram;
 mod record;
 mod replay;
 mod segment;
+mod tail;
 mod writer;
 
 pub(crate) use beside::{
@@ -46,6 +47,15 @@ pub enum WalError {
     /// failed sync the operating system does not say which bytes it has lost.
     #[error("write-ahead log failed in segment {segment}")]
     Failed {
+        /// Number of the segment that was being written.
+        segment: u64,
+        /// What the store answered.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The disk is full. The write is not acknowledged; the log goes on by itself once there is room.
+    #[error("disk is full, the write-ahead log waits for room in segment {segment}")]
+    Stalled {
         /// Number of the segment that was being written.
         segment: u64,
         /// What the store answered.

@@ -1,5 +1,11 @@
 //! Group commit: writers append framed records to a shared buffer, one thread writes and syncs it, and one sync
 //! serves every write that waits.
+//!
+//! A full disk stalls the log: everything that waits is told so, and [`Wal::stalled`] lets writes be refused before they
+//! reach memory. Those that were already on their way still leave their records in the buffer, beyond its bound (there are
+//! no more of them than requests in flight): memory must not hold what the log will never have, for a repetition of it
+//! would be acknowledged without a record. Once there is room, all of it is written and the log goes on. Any other
+//! failure is for good.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::frame::segment_header;
-use super::{SegmentStore, SegmentWriter, WalError};
+use super::tail::{Round, Tail};
+use super::{SegmentStore, WalError};
 
 /// When a write counts as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,9 @@ impl Default for WalOptions {
     }
 }
 
+/// How often a stalled log looks for room: soon enough for a person, seldom enough for a full disk. Tests have less time.
+const ROOM_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
+
 /// A buffer that has grown beyond this is given back once it is written. At two million samples a second this is what gathers
 /// in 70 ms, a slow sync.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
@@ -53,6 +62,8 @@ struct State {
     /// Everything before this position is durable, as the mode understands it.
     durable: u64,
     failed: Option<WalError>,
+    /// The disk is full; records gather in `buf` until there is room.
+    stalled: Option<WalError>,
     closing: bool,
     /// Set by [`Wal::rotate`], taken by the thread.
     rotate: bool,
@@ -81,14 +92,15 @@ impl Wal {
         segment: u64,
         options: WalOptions,
     ) -> Result<Arc<Wal>, WalError> {
-        let writer =
-            open_segment(&*store, segment).map_err(|e| WalError::Failed { segment, source: Arc::new(e) })?;
+        let tail =
+            Tail::begin(&*store, segment).map_err(|e| WalError::Failed { segment, source: Arc::new(e) })?;
         let wal = Arc::new(Wal {
             state: Mutex::new(State {
                 buf: Vec::new(),
                 appended: 0,
                 durable: 0,
                 failed: None,
+                stalled: None,
                 closing: false,
                 rotate: false,
                 segment,
@@ -105,7 +117,7 @@ impl Wal {
         let worker = Arc::clone(&wal);
         let handle = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn(move || worker.run(writer))
+            .spawn(move || worker.run(tail))
             .map_err(|e| WalError::Failed { segment, source: Arc::new(e) })?;
         *wal.thread.lock() = Some(handle);
         Ok(wal)
@@ -121,7 +133,9 @@ impl Wal {
             if state.closing {
                 return Err(WalError::Closed);
             }
-            if state.buf.is_empty() || state.buf.len() + framed.len() <= self.options.buffer_bytes_max {
+            let fits =
+                state.buf.is_empty() || state.buf.len() + framed.len() <= self.options.buffer_bytes_max;
+            if fits || state.stalled.is_some() {
                 break;
             }
             self.progress.wait(&mut state);
@@ -142,6 +156,11 @@ impl Wal {
         self.state.lock().appended
     }
 
+    /// The disk is full: writes are better refused before they reach memory.
+    pub(crate) fn stalled(&self) -> Option<WalError> {
+        self.state.lock().stalled.clone()
+    }
+
     /// True when a write must wait for the sync.
     pub(crate) fn waits(&self) -> bool {
         self.options.sync == WalSync::Group
@@ -153,7 +172,7 @@ impl Wal {
             if state.durable >= position {
                 return Ok(());
             }
-            if let Some(err) = &state.failed {
+            if let Some(err) = state.failed.as_ref().or(state.stalled.as_ref()) {
                 return Err(err.clone());
             }
             self.progress.wait(&mut state);
@@ -162,7 +181,11 @@ impl Wal {
 
     pub(super) fn notify(&self, position: u64, done: Notify) {
         let mut state = self.state.lock();
-        let known = if state.durable >= position { Some(Ok(())) } else { state.failed.clone().map(Err) };
+        let known = if state.durable >= position {
+            Some(Ok(()))
+        } else {
+            state.failed.clone().or_else(|| state.stalled.clone()).map(Err)
+        };
         match known {
             Some(result) => {
                 drop(state);
@@ -180,7 +203,7 @@ impl Wal {
         state.rotate = true;
         self.work.notify_one();
         loop {
-            if let Some(err) = &state.failed {
+            if let Some(err) = state.failed.as_ref().or(state.stalled.as_ref()) {
                 return Err(err.clone());
             }
             if state.rotations > before {
@@ -226,18 +249,15 @@ impl Wal {
         }
     }
 
-    fn run(&self, mut writer: Box<dyn SegmentWriter>) {
+    fn run(&self, mut tail: Tail) {
         let mut spare = Vec::new();
-        let mut size = super::SEGMENT_HEADER_BYTES as u64;
-        let mut dirty = false;
         loop {
             let mut state = self.state.lock();
-            self.wait_for_work(&mut state, dirty);
+            self.wait_for_work(&mut state, tail.dirty);
             std::mem::swap(&mut state.buf, &mut spare);
             let position = state.appended;
             let rotate = std::mem::take(&mut state.rotate);
             let closing = state.closing;
-            let mut segment = state.segment;
             let interval_over = match self.options.sync {
                 WalSync::Interval(interval) => state.synced_at.elapsed() >= interval,
                 WalSync::Group | WalSync::Off => false,
@@ -246,32 +266,14 @@ impl Wal {
             // Room in the buffer: let the writers go on while this thread writes.
             self.progress.notify_all();
 
-            let result = (|| -> std::io::Result<()> {
-                let full = size > super::SEGMENT_HEADER_BYTES as u64
-                    && size + spare.len() as u64 > self.options.segment_bytes_max;
-                if full {
-                    writer.sync()?;
-                    writer = open_segment(&*self.store, segment + 1)?;
-                    segment += 1;
-                    size = super::SEGMENT_HEADER_BYTES as u64;
-                }
-                if !spare.is_empty() {
-                    writer.append(&spare)?;
-                    size += spare.len() as u64;
-                    dirty = true;
-                }
-                let sync_now = self.options.sync == WalSync::Group || rotate || closing || interval_over;
-                if dirty && sync_now {
-                    writer.sync()?;
-                    dirty = false;
-                }
-                if rotate && !closing {
-                    writer = open_segment(&*self.store, segment + 1)?;
-                    segment += 1;
-                    size = super::SEGMENT_HEADER_BYTES as u64;
-                }
-                Ok(())
-            })();
+            let round = Round { sync: rotate || closing || interval_over, rotate: rotate && !closing };
+            let mut result = self.write(&mut tail, &mut spare, round);
+            while let Err(error) = &result
+                && tail.can_wait(error)
+                && self.wait_for_room(&mut tail, error)
+            {
+                result = self.write(&mut tail, &mut spare, round);
+            }
             // One burst must not keep its memory for ever; there are two of these buffers.
             if spare.capacity() > BUFFER_BYTES_KEPT {
                 spare = Vec::new();
@@ -279,21 +281,21 @@ impl Wal {
             spare.clear();
 
             let mut state = self.state.lock();
-            state.segment = segment;
+            state.segment = tail.segment;
+            if state.stalled.take().is_some() && result.is_ok() {
+                tracing::info!(segment = tail.segment, "there is room again, the write-ahead log goes on");
+            }
             let done: Vec<Notify> = match &result {
                 Ok(()) => {
                     state.durable = position;
                     state.rotations += u64::from(rotate);
-                    if !dirty {
+                    if !tail.dirty {
                         state.synced_at = Instant::now();
                     }
                     take_waiters(&mut state.waiters, position)
                 }
                 Err(e) => {
-                    state.failed = Some(WalError::Failed {
-                        segment,
-                        source: Arc::new(std::io::Error::new(e.kind(), e.to_string())),
-                    });
+                    state.failed = Some(WalError::Failed { segment: tail.segment, source: copy(e) });
                     take_waiters(&mut state.waiters, u64::MAX)
                 }
             };
@@ -317,6 +319,44 @@ impl Wal {
         }
     }
 
+    fn write(&self, tail: &mut Tail, records: &mut Vec<u8>, round: Round) -> std::io::Result<()> {
+        tail.write(&*self.store, self.options.sync, self.options.segment_bytes_max, records, round)
+    }
+
+    /// Tells everybody who waits that the disk is full, and waits a moment. False when the log ends instead.
+    fn wait_for_room(&self, tail: &mut Tail, error: &std::io::Error) -> bool {
+        if tail.cut_back(&*self.store).is_err() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let stalled = WalError::Stalled { segment: tail.segment, source: copy(error) };
+        if state.stalled.is_none() {
+            tracing::error!(
+                segment = tail.segment,
+                err = error as &dyn std::error::Error,
+                "disk is full, writes are refused until there is room"
+            );
+        }
+        state.stalled = Some(stalled.clone());
+        let done = take_waiters(&mut state.waiters, u64::MAX);
+        self.progress.notify_all();
+        let until = Instant::now() + ROOM_INTERVAL;
+        let go_on = loop {
+            // What is left goes with the process: it was never acknowledged.
+            if state.closing {
+                break false;
+            }
+            if self.work.wait_until(&mut state, until).timed_out() {
+                break true;
+            }
+        };
+        drop(state);
+        for notify in done {
+            notify(Err(stalled.clone()));
+        }
+        go_on
+    }
+
     fn wait_for_work(&self, state: &mut MutexGuard<'_, State>, dirty: bool) {
         while state.buf.is_empty() && !state.rotate && !state.closing {
             match self.options.sync {
@@ -332,10 +372,9 @@ impl Wal {
     }
 }
 
-fn open_segment(store: &dyn SegmentStore, id: u64) -> std::io::Result<Box<dyn SegmentWriter>> {
-    let mut writer = store.create(id)?;
-    writer.append(&segment_header(id))?;
-    Ok(writer)
+/// An error that can be handed to many.
+fn copy(error: &std::io::Error) -> Arc<std::io::Error> {
+    Arc::new(std::io::Error::new(error.kind(), error.to_string()))
 }
 
 fn take_waiters(waiters: &mut Vec<(u64, Notify)>, position: u64) -> Vec<Notify> {
