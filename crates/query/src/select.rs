@@ -304,7 +304,7 @@ impl Shape {
             if replicas.len() == 1 {
                 out = replicas.swap_remove(0);
             } else if self.penalty {
-                chronolith_dedup::penalty::dedup(&replicas, self.counter, &mut out);
+                chronolith_dedup::replicas::dedup(&replicas, self.counter, &mut out);
             } else {
                 chronolith_dedup::chain::merge(&replicas, &mut out);
             }
