@@ -1,7 +1,7 @@
 //! A small blocking HTTP/1.1 client for tests: one request a connection, plain text only.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How long a test waits for an answer.
@@ -42,13 +42,25 @@ pub fn post_form(url: &str, form: &str) -> io::Result<Response> {
 
 /// Any request.
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Response> {
+    request_within(TIMEOUT, method, url, headers, body)
+}
+
+/// Any request, with a bound on each of connecting, writing and reading.
+pub fn request_within(
+    timeout: Duration,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
     let bad = |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{text}: {url}"));
     let rest = url.strip_prefix("http://").ok_or_else(|| bad("only http:// is spoken here"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
-    let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let address = host.to_socket_addrs()?.next().ok_or_else(|| bad("no such host"))?;
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     head.push_str(&format!("content-length: {}\r\n", body.len()));
     for (name, value) in headers {

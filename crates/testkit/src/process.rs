@@ -1,8 +1,9 @@
 //! Real processes: start, wait until they answer, read their logs, stop them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,16 +12,26 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rand::RngExt;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::http;
 
 /// Lines of log kept per process.
 const LOG_LINES_MAX: usize = 20_000;
 
-/// A port that was free a moment ago, on 127.0.0.1.
+/// A port that was free a moment ago, on 127.0.0.1, and that no outgoing connection takes before its user comes (or comes
+/// back, after a restart): it lies below Linux's ephemeral range. A process gets none twice.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock();
+    loop {
+        let port = rand::rng().random_range(10_240..32_000);
+        if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            given.insert(port);
+            return port;
+        }
+    }
 }
 
 /// Asks `condition` again and again until it gives something.
@@ -47,6 +58,7 @@ pub struct ProcessBuilder {
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
+    log_file: Option<PathBuf>,
 }
 
 impl ProcessBuilder {
@@ -74,6 +86,12 @@ impl ProcessBuilder {
         self
     }
 
+    /// Appends what it writes to a file, too; what is dropped then says where, instead of printing all of it.
+    pub fn log_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.log_file = Some(path.as_ref().to_owned());
+        self
+    }
+
     /// Starts it.
     pub fn spawn(self) -> Process {
         let mut command = Command::new(&self.binary);
@@ -83,27 +101,40 @@ impl ProcessBuilder {
             command.current_dir(dir);
         }
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {:?}: {e}", self.binary));
-        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let file = self.log_file.as_ref().map(|path| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.unwrap_or_else(|e| panic!("cannot open {}: {e}", path.display()))
+        });
+        let log = Arc::new(Mutex::new(Log { lines: VecDeque::new(), file }));
         let readers = vec![
             follow(child.stdout.take().expect("stdout is piped"), log.clone()),
             follow(child.stderr.take().expect("stderr is piped"), log.clone()),
         ];
         let name = self.binary.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        Process { name, child, log, readers }
+        Process { name, child, log, log_file: self.log_file, readers }
     }
 }
 
-fn follow(source: impl Read + Send + 'static, log: Arc<Mutex<VecDeque<String>>>) -> JoinHandle<()> {
+#[derive(Debug)]
+struct Log {
+    lines: VecDeque<String>,
+    file: Option<File>,
+}
+
+fn follow(source: impl Read + Send + 'static, log: Arc<Mutex<Log>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut source = BufReader::new(source);
         let mut line = Vec::new();
         while source.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             let mut log = log.lock();
-            if log.len() == LOG_LINES_MAX {
-                log.pop_front();
+            if let Some(file) = &mut log.file {
+                let _ = writeln!(file, "{text}");
             }
-            log.push_back(text);
+            if log.lines.len() == LOG_LINES_MAX {
+                log.lines.pop_front();
+            }
+            log.lines.push_back(text);
             line.clear();
         }
     })
@@ -114,7 +145,8 @@ fn follow(source: impl Read + Send + 'static, log: Arc<Mutex<VecDeque<String>>>)
 pub struct Process {
     name: String,
     child: Child,
-    log: Arc<Mutex<VecDeque<String>>>,
+    log: Arc<Mutex<Log>>,
+    log_file: Option<PathBuf>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -122,7 +154,7 @@ impl Process {
     /// Prepares to start `binary`.
     pub fn builder(binary: impl AsRef<Path>) -> ProcessBuilder {
         let binary = binary.as_ref().to_owned();
-        ProcessBuilder { binary, args: Vec::new(), envs: Vec::new(), dir: None }
+        ProcessBuilder { binary, args: Vec::new(), envs: Vec::new(), dir: None, log_file: None }
     }
 
     /// Its process id.
@@ -152,7 +184,7 @@ impl Process {
 
     /// What it has written so far, both streams, a line an entry.
     pub fn log_lines(&self) -> Vec<String> {
-        self.log.lock().iter().cloned().collect()
+        self.log.lock().lines.iter().cloned().collect()
     }
 
     /// What it has written so far.
@@ -186,12 +218,25 @@ impl Process {
     /// # Panics
     /// With the log when it is still there after `timeout`.
     pub fn terminate(&mut self, timeout: Duration) -> ExitStatus {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let pid = pid.expect("a child has a positive pid");
-        if self.child.try_wait().expect("a child can be asked").is_none() {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
-        }
+        self.signal_stop();
         self.wait(timeout)
+    }
+
+    /// Sends SIGTERM, where it still runs.
+    pub fn signal_stop(&mut self) {
+        if self.child.try_wait().expect("a child can be asked").is_none() {
+            self.signal(Signal::TERM);
+        }
+    }
+
+    /// Stops all its threads where they are (SIGSTOP), or lets them go on.
+    pub fn pause(&self, paused: bool) {
+        self.signal(if paused { Signal::STOP } else { Signal::CONT });
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a child has a positive pid"), signal).expect("our own child");
     }
 
     /// Waits for the end.
@@ -227,7 +272,10 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of {} ---\n{}", self.name, self.log_text());
+            match &self.log_file {
+                Some(path) => eprintln!("--- log of {}: {} ---", self.name, path.display()),
+                None => eprintln!("--- log of {} ---\n{}", self.name, self.log_text()),
+            }
         }
     }
 }

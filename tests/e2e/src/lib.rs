@@ -1,13 +1,11 @@
-//! Helpers of the end-to-end tests: start the real binaries, write to them, ask them, compare answers.
+//! Helpers of the end-to-end tests: the outside judges. What starts our own binaries, writes to them and asks them is
+//! testkit's, shared with `tests/promises`.
 //!
 //! Everything here speaks HTTP to real processes; nothing reaches into the product.
 
-mod answer;
 mod peers;
-mod server;
-mod writer;
 
-pub use answer::{Answer, Points, assert_same};
+pub use chronolith_testkit::{
+    Answer, Chronolith, Points, TestSeries, assert_same, chronolith_binary, write_body, write_request,
+};
 pub use peers::{NodeExporter, Prometheus, clients_python, promtool};
-pub use server::{Chronolith, chronolith_binary};
-pub use writer::{TestSeries, write_body, write_request};

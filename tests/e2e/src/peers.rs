@@ -5,9 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use chronolith_testkit::http::{self, Response};
-use chronolith_testkit::{Process, free_port};
-
-use crate::Answer;
+use chronolith_testkit::{Answer, Process, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chronolith_testkit::http::Response;
 use serde_json::Value;
+
+use crate::http::Response;
 
 /// A parsed answer: label set to points.
 #[derive(Clone, Debug)]
