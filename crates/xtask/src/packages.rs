@@ -8,12 +8,14 @@ use anyhow::{Result, bail};
 use crate::run;
 
 /// Program that must be there, and the package that brings it.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
     ("victoria-metrics", "victoria-metrics"),
     ("python3", "python3-venv"),
+    // Network namespaces of tests/promises.
+    ("ip", "iproute2"),
 ];
 
 /// Installs what is missing (as root on Debian), or says what to install.
