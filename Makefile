@@ -1,9 +1,13 @@
 # One command per intent, the same locally and in CI. The logic is in `cargo xtask` (crates/xtask).
-.PHONY: run check test bench fuzz gen soak
+.PHONY: run cluster check test bench fuzz gen soak
 
 ## Start everything in one process: http://127.0.0.1:9090, data in ./data
 run:
 	cargo run --release --bin chronolith -- server --data-dir=data
+
+## Three receivers, two store gateways, two queriers over an S3 server, on this machine (examples/cluster)
+cluster:
+	cargo xtask cluster
 
 ## Format, lints, documentation links: what needs no running server
 check:
@@ -24,3 +28,7 @@ fuzz:
 ## Files made from code: docs/operating/flags.md
 gen:
 	cargo xtask gen
+
+## The fault tests of tests/promises for an hour, a million series, a day of churn: what is too long for every change
+soak:
+	cargo xtask soak

@@ -4,6 +4,7 @@ mod clients;
 mod fuzz;
 mod gen_docs;
 mod packages;
+mod soak;
 
 use std::env;
 use std::ffi::OsString;
@@ -11,7 +12,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask check | test | bench | differential | clients | fuzz [TARGET] [SECONDS] | gen [--check]";
+const USAGE: &str = "usage: cargo xtask check | test | bench | differential | clients | cluster | soak [FACTOR] | fuzz [TARGET] [SECONDS] | gen [--check]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         ["clients"] => clients::ensure(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["differential", rest @ ..] => differential(rest),
+        ["cluster"] => cluster(),
+        ["soak"] => soak::soak(None),
+        ["soak", factor] => soak::soak(Some(factor)),
         ["gen"] => gen_docs::write(),
         ["gen", "--check"] => gen_docs::compare(),
         _ => {
@@ -52,7 +56,17 @@ fn test() -> Result<()> {
     clients::ensure()?;
     check()?;
     // The end-to-end tests start the real binary, which `cargo test` alone does not build.
-    cargo(&["build", "--package", "chronolith", "--bin", "chronolith"])?;
+    let binaries = [
+        "--package",
+        "chronolith",
+        "--bin",
+        "chronolith",
+        "--package",
+        "chronolith-testkit",
+        "--bin",
+        "s3-dev",
+    ];
+    cargo(&[&["build"], &binaries[..]].concat())?;
     gen_docs::compare()?;
     // The same cases at every run: a submission is judged by its change, not by the luck of a seed. Run
     // `cargo test` by hand for fresh ones.
@@ -79,6 +93,12 @@ fn differential(rest: &[&str]) -> Result<()> {
     let mut args = vec!["run", "--release", "--quiet", "--bin", "chronolith-differential", "--"];
     args.extend_from_slice(rest);
     cargo(&args)
+}
+
+/// `examples/cluster`, in the foreground.
+fn cluster() -> Result<()> {
+    cargo(&["build", "--release", "--bin", "chronolith", "--bin", "s3-dev"])?;
+    run(&mut Command::new("examples/cluster/run.sh"))
 }
 
 /// Downloads dependencies first, three tries, so that a hiccup of the registry fails early and cheaply.
