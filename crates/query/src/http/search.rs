@@ -289,7 +289,7 @@ mod tests {
             ("metric_names", vec![r#"{"results":[{"name":"gone"},{"name":"up"}]}"#, end]),
             (
                 "metric_names?search[]=p&include_score=true",
-                vec![r#"{"results":[{"name":"up","score":0.24975}]}"#, end],
+                vec![r#"{"results":[{"name":"up","score":0.4995}]}"#, end],
             ),
             ("metric_names?search[]=zz", vec![r#"{"results":[]}"#, end]),
             (
