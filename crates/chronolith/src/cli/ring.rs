@@ -103,14 +103,8 @@ pub(crate) struct RingArgs {
     )]
     backoff_max: DurationMs,
     /// Where what unavailable receivers miss is kept until they are back; by itself the subdirectory handoff of --tsdb.path.
-    #[arg(
-        long = "receive.handoff.dir",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "DIR",
-        help_heading = "Replication"
-    )]
-    handoff_dir: PathBuf,
+    #[arg(long = "receive.handoff.dir", value_name = "DIR", help_heading = "Replication")]
+    handoff_dir: Option<PathBuf>,
     /// The most that is kept, for all receivers together; 0 keeps nothing.
     #[arg(
         long = "receive.handoff.max-bytes",
@@ -161,10 +155,33 @@ impl RingArgs {
             compress: self.compression == "snappy",
             queue_bytes_max: usize::try_from(self.queue_bytes_max.0).unwrap_or(usize::MAX),
             handoff: HandoffOptions {
-                dir: self.handoff_dir.clone(),
+                dir: self.handoff_dir.clone().unwrap_or_default(),
                 bytes_max: self.handoff_bytes_max.0,
                 age_max_ms: self.handoff_age_max.0,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        ring: RingArgs,
+    }
+
+    #[test]
+    fn no_flag_is_required_and_a_hashring_turns_forwarding_on() {
+        assert!(Line::try_parse_from(["x"]).unwrap().ring.options().is_none());
+        let line = Line::try_parse_from(["x", "--receive.hashrings", "[]"]).unwrap();
+        let options = line.ring.options().unwrap();
+        assert_eq!((options.local_endpoint, options.handoff.bytes_max), (None, 4 << 30));
+        assert!(Line::try_parse_from(["x", "--receive.replication-protocol", "capnproto"]).is_err());
+        assert!(Line::try_parse_from(["x", "--receive.grpc-service-config", "{}"]).is_err());
     }
 }
