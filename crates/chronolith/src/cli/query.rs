@@ -36,7 +36,7 @@ pub(crate) struct QueryArgs {
     pub(crate) log: LogArgs,
 }
 
-/// TLS of the connections to endpoints.
+/// TLS of the connections to endpoints. The ids tell these flags from those of the listener, which stand beside them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct GrpcClientTlsArgs {
     /// Call endpoints by TLS, unless the endpoint file says otherwise.
@@ -46,19 +46,30 @@ pub(crate) struct GrpcClientTlsArgs {
     #[arg(long = "grpc-client-tls-skip-verify", help_heading = "TLS")]
     skip_verify: bool,
     /// Certificate to show to endpoints.
-    #[arg(long = "grpc-client-tls-cert", value_name = "FILE", help_heading = "TLS")]
+    #[arg(
+        id = "grpc-client-tls-cert",
+        long = "grpc-client-tls-cert",
+        value_name = "FILE",
+        help_heading = "TLS"
+    )]
     cert: Option<PathBuf>,
     /// Its key.
-    #[arg(long = "grpc-client-tls-key", value_name = "FILE", help_heading = "TLS")]
+    #[arg(
+        id = "grpc-client-tls-key",
+        long = "grpc-client-tls-key",
+        value_name = "FILE",
+        help_heading = "TLS"
+    )]
     key: Option<PathBuf>,
     /// Authorities to trust; without it those of the system.
-    #[arg(long = "grpc-client-tls-ca", value_name = "FILE", help_heading = "TLS")]
+    #[arg(id = "grpc-client-tls-ca", long = "grpc-client-tls-ca", value_name = "FILE", help_heading = "TLS")]
     ca: Option<PathBuf>,
     /// Name that the endpoints' certificates must carry, instead of the one they are called by.
     #[arg(long = "grpc-client-server-name", default_value = "", value_name = "NAME", help_heading = "TLS")]
     server_name: String,
     /// Oldest protocol: 1.2 or 1.3.
     #[arg(
+        id = "grpc-client-tls-min-version",
         long = "grpc-client-tls-min-version",
         default_value = "1.3",
         value_name = "VERSION",
