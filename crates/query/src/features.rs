@@ -34,7 +34,7 @@ const ALWAYS_ON: [&str; 5] = [
 ];
 
 /// Upstream's names of what this program does not do, or does elsewhere: scraping, its own storage and page.
-const NOT_OURS: [&str; 15] = [
+const NOT_OURS: [&str; 14] = [
     "auto-reload-config",
     "concurrent-rule-eval",
     "created-timestamp-zero-ingestion",
@@ -46,14 +46,14 @@ const NOT_OURS: [&str; 15] = [
     "metadata-wal-records",
     "old-ui",
     "otlp-deltatocumulative",
-    "otlp-native-delta-ingestion",
     "query-pushdown",
     "st-synthesis",
     "use-uncached-io",
 ];
 
 /// Upstream's names of what the receive role does; `server` hears both from one flag.
-const STORAGE: [&str; 3] = ["histograms-st-encoding", "st-storage", "xor2-encoding"];
+const STORAGE: [&str; 4] =
+    ["histograms-st-encoding", "otlp-native-delta-ingestion", "st-storage", "xor2-encoding"];
 
 impl Features {
     /// Reads the flag's values, each a list separated by commas. As upstream does, a name that is not known is logged and

@@ -13,6 +13,7 @@ use chronolith_tsdb::db::{DbOptions, Limits, TenantOptions, WalSync};
 use crate::error::ReceiveError;
 use crate::features::StorageFeatures;
 use crate::forward::ForwardOptions;
+use crate::otlp::OtlpSettings;
 use crate::tenant::{CertificateField, TenantIdentity};
 
 /// Settings of the receive role.
@@ -79,6 +80,10 @@ pub struct Config {
     pub late_window_ms: i64,
     /// `--receive.replica-header` (THANOS-REPLICA).
     pub replica_header: String,
+    /// `--receive.otlp-*`.
+    pub otlp: OtlpSettings,
+    /// `--receive.otlp-config-file` (ours): more of them.
+    pub otlp_file: Option<PathBuf>,
     /// `--hash-func=SHA256`.
     pub hash: bool,
     /// `--shipper.interval` (ours, 30s, Thanos's fixed value): how often due heads and new blocks are looked for.
@@ -124,6 +129,8 @@ impl Default for Config {
             forward: None,
             late_window_ms: 6 * 3_600_000,
             replica_header: "THANOS-REPLICA".to_owned(),
+            otlp: OtlpSettings::default(),
+            otlp_file: None,
             hash: false,
             maintenance_interval_ms: 30_000,
             enable_admin_api: false,
@@ -235,6 +242,17 @@ impl Config {
             default: default_tenant,
         };
         Ok(Checked { external, identity, replica_header })
+    }
+
+    /// How OTLP is translated; reads the file of its settings.
+    pub(crate) fn otlp_settings(&self) -> Result<OtlpSettings, ReceiveError> {
+        let mut flags = self.otlp.clone();
+        flags.native_delta |= self.features.native_delta;
+        let settings = match &self.otlp_file {
+            Some(path) => flags.with_file(path),
+            None => flags.check().map(|()| flags),
+        };
+        settings.map_err(|e| ReceiveError::Config(format!("OTLP: {e}")))
     }
 
     pub(crate) fn db_options(&self, clock: Arc<dyn Clock>, limits: Arc<crate::limits::Limits>) -> DbOptions {

@@ -6,7 +6,11 @@ pub struct StorageFeatures {
     /// `st-storage`: start timestamps are kept. Prometheus wants two further switches for the chunk encodings that keep
     /// them; here the first is enough, and only series that have start timestamps are stored so.
     pub start_timestamps: bool,
+    /// `otlp-native-delta-ingestion`: OTLP points of delta temporality are stored as they come, else they are refused.
+    pub native_delta: bool,
 }
+
+const NATIVE_DELTA: &str = "otlp-native-delta-ingestion";
 
 /// What Prometheus asks for beside `st-storage`.
 const IMPLIED: [&str; 2] = ["xor2-encoding", "histograms-st-encoding"];
@@ -15,10 +19,14 @@ impl StorageFeatures {
     /// Reads the flag's values, each a list separated by commas; the names that concern something else come back.
     pub fn from_flags(values: &[String]) -> (Self, Vec<&str>) {
         let names = values.iter().flat_map(|v| v.split(',')).map(str::trim).filter(|n| !n.is_empty());
-        let (ours, others): (Vec<&str>, _) = names.partition(|n| *n == "st-storage" || IMPLIED.contains(n));
-        let features = StorageFeatures { start_timestamps: ours.contains(&"st-storage") };
+        let (ours, others): (Vec<&str>, _) =
+            names.partition(|n| ["st-storage", NATIVE_DELTA].contains(n) || IMPLIED.contains(n));
+        let features = StorageFeatures {
+            start_timestamps: ours.contains(&"st-storage"),
+            native_delta: ours.contains(&NATIVE_DELTA),
+        };
         for name in ours {
-            if name == "st-storage" {
+            if !IMPLIED.contains(&name) {
                 tracing::info!(option = name, "feature enabled");
             } else if !features.start_timestamps {
                 tracing::warn!(
@@ -43,9 +51,10 @@ mod tests {
         let (features, others) = StorageFeatures::from_flags(&values);
         assert_eq!((features.start_timestamps, others), (false, vec!["use-start-timestamps", "nonsense"]));
         let values = flags(&["xor2-encoding,st-storage"]);
-        assert_eq!(
-            StorageFeatures::from_flags(&values),
-            (StorageFeatures { start_timestamps: true }, vec![])
-        );
+        let want = StorageFeatures { start_timestamps: true, native_delta: false };
+        assert_eq!(StorageFeatures::from_flags(&values), (want, vec![]));
+        let values = flags(&["otlp-native-delta-ingestion"]);
+        let want = StorageFeatures { start_timestamps: false, native_delta: true };
+        assert_eq!(StorageFeatures::from_flags(&values), (want, vec![]));
     }
 }

@@ -18,6 +18,7 @@ mod ingest;
 pub mod limits;
 mod maintenance;
 mod metrics;
+pub mod otlp;
 mod rejections;
 mod relabel;
 pub mod remote_write;

@@ -170,6 +170,7 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
         conflict: if config.forward.is_some() { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST },
         body_bytes_max: config.request_bytes_max,
         decode_bytes_max: config.inflight_bytes_max,
+        otlp: config.otlp_settings()?,
         ..RemoteWriteOptions::default()
     };
     let ship_options = ShipOptions { retention_ms: config.retention_ms, hash: config.hash };

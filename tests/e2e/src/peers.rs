@@ -57,10 +57,19 @@ impl Prometheus {
         Self::on_port(free_port(), dir, config, args)
     }
 
+    /// As [`Prometheus::with_config`], of this binary.
+    pub fn of_binary(binary: &str, dir: &Path, config: &str, args: &[&str]) -> Self {
+        Self::run(binary, free_port(), dir, config, args)
+    }
+
     fn on_port(port: u16, dir: &Path, text: &str, args: &[&str]) -> Self {
+        Self::run("prometheus", port, dir, text, args)
+    }
+
+    fn run(binary: &str, port: u16, dir: &Path, text: &str, args: &[&str]) -> Self {
         let config = dir.join("prometheus.yml");
         std::fs::write(&config, text).expect("the scratch directory is writable");
-        let mut process = Process::builder("prometheus")
+        let mut process = Process::builder(binary)
             .args(args.iter().copied())
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("prometheus-data").display()))

@@ -12,6 +12,7 @@ mod chunk;
 mod eval;
 mod http;
 pub mod mutate;
+mod otlp;
 mod parse;
 mod remote_write;
 mod script;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "eval", run: eval::run, words: eval::WORDS, tries: 2_000 },
     Target { name: "http", run: http::run, words: http::WORDS, tries: 4_000 },
     Target { name: "remote_write", run: remote_write::run, words: &[], tries: 20_000 },
+    Target { name: "otlp", run: otlp::run, words: otlp::WORDS, tries: 20_000 },
     Target { name: "chunk", run: chunk::run, words: &[], tries: 20_000 },
 ];
 

@@ -57,4 +57,4 @@ macro_rules! short_runs {
     };
 }
 
-short_runs!(parse script eval http remote_write chunk);
+short_runs!(parse script eval http remote_write otlp chunk);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_model::{Relabeling, TenantId};
+use chronolith_receive::otlp::OtlpSettings;
 use chronolith_receive::{CertificateField, Config, LimitsSource, StorageFeatures};
 use chronolith_service::config::{ByteSize, DurationMs, inline_or_file};
 use chronolith_service::exit::Exit;
@@ -191,6 +192,23 @@ pub(crate) struct IngestArgs {
         help_heading = "Receive"
     )]
     request_bytes_max: ByteSize,
+    /// A target_info series for each OTLP resource.
+    #[arg(
+        long = "receive.otlp-enable-target-info",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL",
+        help_heading = "Receive"
+    )]
+    otlp_target_info: bool,
+    /// OTLP resource attribute that becomes a label of every series; may be repeated.
+    #[arg(long = "receive.otlp-promote-resource-attributes", value_name = "NAME", help_heading = "Receive")]
+    otlp_promote: Vec<String>,
+    /// YAML file with what stands below `otlp:` in a Prometheus configuration.
+    #[arg(long = "receive.otlp-config-file", value_name = "FILE", help_heading = "Receive")]
+    otlp_file: Option<PathBuf>,
     /// Memory for all requests that are being decoded.
     #[arg(
         long = "receive.inflight-bytes-max",
@@ -307,6 +325,12 @@ impl IngestArgs {
             tenants_max: self.tenants_max,
             request_bytes_max: self.request_bytes_max.0,
             inflight_bytes_max: self.inflight_bytes_max.0,
+            otlp: OtlpSettings {
+                target_info: self.otlp_target_info,
+                promote_resource_attributes: self.otlp_promote.iter().cloned().collect(),
+                ..OtlpSettings::default()
+            },
+            otlp_file: self.otlp_file.clone(),
             hash: self.hash_func == "SHA256",
             maintenance_interval_ms: self.shipper_interval.0,
             enable_admin_api: self.enable_admin_api,

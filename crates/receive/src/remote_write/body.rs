@@ -1,5 +1,6 @@
 //! Reading a request's body into memory that was reserved for it.
 
+use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,12 +12,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::budget::ByteShare;
 use super::http::RemoteWrite;
+use super::protocol::Encoding;
 use super::reply::Refusal;
 
 /// Snappy's densest element is a copy of 64 bytes written in 3. A length beyond that is a lie.
 const SNAPPY_EXPANSION_MAX: u64 = 22;
 /// A body takes memory from the time at which it was announced. Prometheus gives a whole request 30 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deflate's densest code writes 258 bytes with two bits.
+const GZIP_EXPANSION_MAX: u64 = 1032;
+/// Header and trailer.
+const GZIP_BYTES_MIN: usize = 18;
 
 impl RemoteWrite {
     /// Reads the whole body into memory that was reserved for it: its announced length or, without one, the maximum.
@@ -61,28 +67,59 @@ impl RemoteWrite {
 }
 
 /// What the body says it decompresses to, checked before anything is allocated for it.
-pub(super) fn decompressed_len(compressed: &[u8], bytes_max: u64) -> Result<u64, Refusal> {
-    // An empty body is not a snappy block: even nothing compresses to a length of zero.
-    if compressed.is_empty() {
-        return Err(Refusal::Snappy("empty body".to_owned()));
+pub(super) fn decompressed_len(encoding: Encoding, body: &[u8], bytes_max: u64) -> Result<u64, Refusal> {
+    let (bytes, expansion_max) = match encoding {
+        Encoding::Plain => return Ok(body.len() as u64),
+        // An empty body is not a snappy block: even nothing compresses to a length of zero.
+        Encoding::Snappy if body.is_empty() => return Err(Refusal::Snappy("empty body".to_owned())),
+        Encoding::Snappy => {
+            let bytes = snap::raw::decompress_len(body).map_err(|e| Refusal::Snappy(e.to_string()))?;
+            (bytes as u64, SNAPPY_EXPANSION_MAX)
+        }
+        Encoding::Gzip => {
+            let Some(size) = body.last_chunk::<4>().filter(|_| body.len() >= GZIP_BYTES_MIN) else {
+                return Err(Refusal::Gzip("cut off".to_owned()));
+            };
+            (u64::from(u32::from_le_bytes(*size)), GZIP_EXPANSION_MAX)
+        }
+    };
+    let lie = || format!("{} bytes cannot decompress to {bytes}", body.len());
+    let is_lie = bytes > body.len() as u64 * expansion_max;
+    match encoding {
+        // What ends anything but gzip is any number.
+        Encoding::Gzip if is_lie => Err(Refusal::Gzip(lie())),
+        _ if bytes > bytes_max => Err(Refusal::TooLarge { what: "decompressed body", bytes, bytes_max }),
+        _ if is_lie => Err(Refusal::Snappy(lie())),
+        _ => Ok(bytes),
     }
-    let bytes = snap::raw::decompress_len(compressed).map_err(|e| Refusal::Snappy(e.to_string()))? as u64;
-    if bytes > bytes_max {
-        return Err(Refusal::TooLarge { what: "decompressed body", bytes, bytes_max });
-    }
-    if bytes > compressed.len() as u64 * SNAPPY_EXPANSION_MAX {
-        let text = format!("{} bytes cannot decompress to {bytes}", compressed.len());
-        return Err(Refusal::Snappy(text));
-    }
-    Ok(bytes)
 }
 
-/// Decompresses a snappy block of `body_len` bytes into `body`.
-pub(super) fn decompress(compressed: &[u8], body_len: usize, body: &mut BytesMut) -> Result<(), Refusal> {
+/// Decompresses a body to the `len` bytes that [`decompressed_len`] said, into `into`.
+pub(super) fn decompress(
+    encoding: Encoding,
+    body: &[u8],
+    len: usize,
+    into: &mut BytesMut,
+) -> Result<(), Refusal> {
     // What the last request left in the buffer needs no clearing; only growth does.
-    body.resize(body_len, 0);
-    let read =
-        snap::raw::Decoder::new().decompress(compressed, body).map_err(|e| Refusal::Snappy(e.to_string()))?;
-    body.truncate(read);
+    into.resize(len, 0);
+    match encoding {
+        Encoding::Plain => into.copy_from_slice(body),
+        Encoding::Snappy => {
+            let read = snap::raw::Decoder::new().decompress(body, into);
+            into.truncate(read.map_err(|e| Refusal::Snappy(e.to_string()))?);
+        }
+        Encoding::Gzip => {
+            let mut reader = flate2::bufread::GzDecoder::new(body);
+            reader.read_exact(into).map_err(|e| Refusal::Gzip(e.to_string()))?;
+            // Reading on checks the sum, and that there is no more than the member says.
+            if reader.read(&mut [0]).map_err(|e| Refusal::Gzip(e.to_string()))? != 0 {
+                return Err(Refusal::Gzip("longer than its trailer says".to_owned()));
+            }
+            if !reader.into_inner().is_empty() {
+                return Err(Refusal::Gzip("more than one member".to_owned()));
+            }
+        }
+    }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! From a compressed body to a batch, whatever the format; and what the decoders have in common: the bound on memory, what
 //! can go wrong, what is counted.
 
+use bytes::BytesMut;
 use chronolith_model::WriteBatch;
 use chronolith_storeapi::WriteReport;
 
-use super::pool::BatchPool;
-use super::protocol::Format;
+use super::pool::{BatchPool, Scratch};
+use super::protocol::{Encoding, Format};
 use super::reply::Refusal;
 use super::wire::WireError;
 use super::{body, decode_v1, decode_v2};
+use crate::otlp::{self, OtlpSettings};
 
 /// A request that was read.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ impl Format {
         let amplification = match self {
             Format::V1 => AMPLIFICATION_MAX,
             Format::V2 => AMPLIFICATION_MAX_V2,
+            Format::OtlpProtobuf | Format::OtlpJson => AMPLIFICATION_MAX_OTLP,
         };
         let columns = columns_bytes_max(body_len as usize, amplification) as u64;
         body_len.saturating_add(columns).min(bytes_max)
@@ -35,47 +38,70 @@ impl Format {
     /// Decompresses and decodes into memory of the pool; `memory_max` is what [`Format::memory_max`] said.
     pub(super) fn decode(
         self,
-        compressed: &[u8],
-        body_len: usize,
+        compressed: Compressed<'_>,
         memory_max: u64,
+        otlp: &OtlpSettings,
         pool: &BatchPool,
     ) -> Result<Decoded, Refusal> {
         let mut slot = pool.take();
-        match self {
-            Format::V1 => {
-                let read = body::decompress(compressed, body_len, &mut slot.body)
-                    .and_then(|()| Ok(decode_v1::decode(&slot.body, &mut slot.builder)?));
-                match read {
-                    Ok(stats) => {
-                        let batch = slot.builder.finish(slot.body.freeze());
-                        Ok(Decoded { batch, stats, refused: WriteReport::default() })
-                    }
-                    Err(refusal) => {
-                        pool.put(slot);
-                        Err(refusal)
-                    }
+        if self == Format::V1 {
+            let read = compressed
+                .decompress(&mut slot.body)
+                .and_then(|()| Ok(decode_v1::decode(&slot.body, &mut slot.builder)?));
+            return match read {
+                Ok(stats) => {
+                    let batch = slot.builder.finish(slot.body.freeze());
+                    Ok(Decoded { batch, stats, refused: WriteReport::default() })
                 }
+                Err(refusal) => {
+                    pool.put(slot);
+                    Err(refusal)
+                }
+            };
+        }
+        let mut scratch = pool.take_scratch();
+        let columns = usize::try_from(memory_max).unwrap_or(usize::MAX).saturating_sub(compressed.len);
+        let read = compressed.decompress(&mut scratch.body).and_then(|()| {
+            let Scratch { body, symbols } = &mut scratch;
+            let (rendered, builder) = (&mut slot.body, &mut slot.builder);
+            if self == Format::V2 {
+                let read = decode_v2::decode(body, columns, symbols, rendered, builder)?;
+                return Ok((read.stats, read.refused));
             }
-            Format::V2 => {
-                let mut scratch = pool.take_scratch();
-                let columns = usize::try_from(memory_max).unwrap_or(usize::MAX).saturating_sub(body_len);
-                let read = body::decompress(compressed, body_len, &mut scratch.body).and_then(|()| {
-                    let symbols = &mut scratch.symbols;
-                    Ok(decode_v2::decode(&scratch.body, columns, symbols, &mut slot.body, &mut slot.builder)?)
-                });
-                pool.put_scratch(scratch);
-                match read {
-                    Ok(decode_v2::DecodedV2 { stats, refused }) => {
-                        let batch = slot.builder.finish_rendered(slot.body.freeze());
-                        Ok(Decoded { batch, stats, refused })
-                    }
-                    Err(refusal) => {
-                        pool.put(slot);
-                        Err(refusal)
-                    }
-                }
+            let protobuf = match self {
+                Format::OtlpJson => Some(otlp::to_protobuf(body).map_err(Refusal::Json)?),
+                _ => None,
+            };
+            let message = protobuf.as_deref().unwrap_or(body);
+            let read = otlp::translate(message, otlp, columns, rendered, builder)?;
+            Ok((read.stats, read.refused))
+        });
+        pool.put_scratch(scratch);
+        match read {
+            Ok((stats, refused)) => {
+                let batch = slot.builder.finish_rendered(slot.body.freeze());
+                Ok(Decoded { batch, stats, refused })
+            }
+            Err(refusal) => {
+                pool.put(slot);
+                Err(refusal)
             }
         }
+    }
+}
+
+/// A body as it came, and what it decompresses to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compressed<'a> {
+    pub(super) encoding: Encoding,
+    pub(super) body: &'a [u8],
+    /// Bytes when decompressed.
+    pub(super) len: usize,
+}
+
+impl Compressed<'_> {
+    fn decompress(&self, into: &mut BytesMut) -> Result<(), Refusal> {
+        body::decompress(self.encoding, self.body, self.len, into)
     }
 }
 
@@ -85,14 +111,17 @@ pub(super) const AMPLIFICATION_MAX: usize = 8;
 /// The same for remote write 2.0, where some 60 bytes of references stand for all labels of a series, and a usual request
 /// is a sixth of what it is in 1.0.
 const AMPLIFICATION_MAX_V2: usize = 64;
+/// The same for OTLP, where the attributes of a resource and of a histogram stand for those of many series. JSON takes some
+/// ten times its size while it is read.
+const AMPLIFICATION_MAX_OTLP: usize = 64;
 /// What a body of any size may use besides, so that small ones need no thought.
 pub(super) const COLUMNS_BYTES_MIN: usize = 1 << 20;
 /// What a series, a sample, a histogram, an exemplar and a metadata entry are charged, beside the vectors that they own.
-pub(super) const SERIES_BYTES: usize = 32;
-pub(super) const SAMPLE_BYTES: usize = 16;
-pub(super) const HISTOGRAM_BYTES: usize = 256;
-pub(super) const EXEMPLAR_BYTES: usize = 64;
-pub(super) const METADATA_BYTES: usize = 96;
+pub(crate) const SERIES_BYTES: usize = 32;
+pub(crate) const SAMPLE_BYTES: usize = 16;
+pub(crate) const HISTOGRAM_BYTES: usize = 256;
+pub(crate) const EXEMPLAR_BYTES: usize = 64;
+pub(crate) const METADATA_BYTES: usize = 96;
 
 /// Why a body was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +150,7 @@ pub struct DecodeStats {
 
 /// Memory for the columns of one request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     bytes_max: usize,
     left: usize,
 }
@@ -133,12 +162,12 @@ impl Budget {
     }
 
     /// Of this many bytes.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Budget { bytes_max, left: bytes_max }
     }
 
     #[inline(always)]
-    pub(super) fn charge(&mut self, bytes: usize) -> Result<(), DecodeError> {
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), DecodeError> {
         match self.left.checked_sub(bytes) {
             Some(left) => {
                 self.left = left;

@@ -1,4 +1,5 @@
-//! `POST /api/v1/receive` (Thanos's path, answers 200) and `POST /api/v1/write` (Prometheus's, answers 204).
+//! `POST /api/v1/receive` (Thanos's path, answers 200) and `POST /api/v1/write` (Prometheus's, answers 204): remote write.
+//! `POST /api/v1/otlp/v1/metrics` (Prometheus's) and `POST /api/v1/otlp` (Thanos's): OTLP.
 //!
 //! ```text
 //! protocol ─ identity ─ limits ─ body ──┬─ worker: decompress, decode, limits, tenant, append ─┬─ in_flight ─ reply
@@ -27,14 +28,16 @@ use chronolith_storeapi::{WriteInFlight, WriteReport, WriteSink, WriteWay};
 
 use super::admission::Admission;
 use super::body;
-use super::decode::{DecodeStats, Decoded};
+use super::decode::{Compressed, DecodeStats, Decoded};
 use super::metrics::{ReasonLabels, RemoteWriteMetrics, RequestLabels};
+use super::otlp_reply;
 use super::pool::BatchPool;
-use super::protocol::{self, Format};
+use super::protocol::{self, Encoding, Endpoint, Format};
 use super::replica::ReplicaHeader;
 use super::reply::{self, Refusal};
 use super::tenant::{Part, Route, Routed};
 use crate::limits::{Admitted, Limits, RequestLimits};
+use crate::otlp::OtlpSettings;
 use crate::tenant::TenantIdentity;
 
 /// Settings of the handler.
@@ -58,6 +61,8 @@ pub struct RemoteWriteOptions {
     pub read_bytes_max: u64,
     /// Memory for decompressed bodies and decoded columns of all requests in flight.
     pub decode_bytes_max: u64,
+    /// How OTLP is translated.
+    pub otlp: OtlpSettings,
     /// How long a request waits for memory before it is told to come back.
     pub patience: Duration,
 }
@@ -77,6 +82,7 @@ impl Default for RemoteWriteOptions {
             // Room for 3 of the largest, or some 130 usual ones, which are reserved their worst case (8 MB). Used is
             // about a fifth of it.
             decode_bytes_max: 1 << 30,
+            otlp: OtlpSettings::default(),
             // Prometheus gives a request 30 s.
             patience: Duration::from_secs(10),
         }
@@ -113,18 +119,20 @@ impl RemoteWrite {
         Arc::new(RemoteWrite { sink, pool, options, route, admission, metrics, closed })
     }
 
-    /// Both paths.
+    /// All paths.
     pub fn router(self: &Arc<Self>) -> Router {
-        let path = |success: StatusCode| {
+        let path = |endpoint: Endpoint| {
             let handler = self.clone();
             post(move |request: Request<Body>| async move {
                 let (parts, body) = request.into_parts();
-                handler.answer(success, &parts, body).await
+                handler.answer(endpoint, &parts, body).await
             })
         };
         Router::new()
-            .route("/api/v1/receive", path(StatusCode::OK))
-            .route("/api/v1/write", path(StatusCode::NO_CONTENT))
+            .route("/api/v1/receive", path(Endpoint::Receive))
+            .route("/api/v1/write", path(Endpoint::Write))
+            .route("/api/v1/otlp/v1/metrics", path(Endpoint::Otlp))
+            .route("/api/v1/otlp", path(Endpoint::Otlp))
     }
 
     /// The limits changed.
@@ -137,11 +145,19 @@ impl RemoteWrite {
         self.closed.store(true, Ordering::Release);
     }
 
-    async fn answer(self: Arc<Self>, success: StatusCode, parts: &Parts, body: Body) -> Response {
+    async fn answer(self: Arc<Self>, endpoint: Endpoint, parts: &Parts, body: Body) -> Response {
         let _pending = Pending::new(&self.metrics.pending);
-        match self.write(parts, body).await {
+        match self.write(endpoint, parts, body).await {
             Ok(done) => {
-                let response = reply::done(done.format, &done.report, success, self.options.conflict);
+                let response = match (done.format.is_otlp(), endpoint) {
+                    (true, _) => otlp_reply::done(done.format, &done.report),
+                    (false, Endpoint::Write) => {
+                        reply::done(done.format, &done.report, StatusCode::NO_CONTENT, self.options.conflict)
+                    }
+                    (false, _) => {
+                        reply::done(done.format, &done.report, StatusCode::OK, self.options.conflict)
+                    }
+                };
                 self.observe(&done, response.status());
                 response
             }
@@ -152,7 +168,11 @@ impl RemoteWrite {
                 } else {
                     tracing::debug!(err = %refusal, "write request refused");
                 }
-                reply::refused(protocol::format(&parts.headers).ok(), refusal)
+                let format = protocol::format(endpoint, &parts.headers).ok();
+                if endpoint == Endpoint::Otlp {
+                    return otlp_reply::refused(format.unwrap_or(Format::OtlpProtobuf), refusal);
+                }
+                reply::refused(format, refusal)
             }
         }
     }
@@ -172,11 +192,11 @@ impl RemoteWrite {
     }
 
     /// The way of a request: tenant, admission, decoding, appending, commit.
-    async fn write(self: &Arc<Self>, parts: &Parts, body: Body) -> Result<Done, Refusal> {
+    async fn write(self: &Arc<Self>, endpoint: Endpoint, parts: &Parts, body: Body) -> Result<Done, Refusal> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Refusal::ShuttingDown);
         }
-        protocol::check_encoding(&parts.headers)?;
+        let encoding = protocol::encoding(endpoint, &parts.headers)?;
         let tenant = self.options.identity.of(&parts.headers, &parts.extensions)?;
         let way = match &self.options.replica {
             Some(header) => header.way(&parts.headers)?,
@@ -184,7 +204,7 @@ impl RemoteWrite {
         };
         // The request counts as its tenant's until it is answered.
         let admitted = self.admission.limits.admit(&tenant)?;
-        let done = self.write_admitted(&tenant, &admitted, way, parts, body).await;
+        let done = self.write_admitted(&tenant, &admitted, (endpoint, encoding, way), parts, body).await;
         done.map_err(|refusal| match refusal {
             Refusal::TooLarge { bytes, .. } if admitted.check_size(bytes).is_err() => {
                 let own = admitted.check_size(bytes).expect_err("just seen");
@@ -198,14 +218,14 @@ impl RemoteWrite {
         self: &Arc<Self>,
         tenant: &TenantId,
         admitted: &Admitted,
-        way: WriteWay,
+        (endpoint, encoding, way): (Endpoint, Encoding, WriteWay),
         parts: &Parts,
         body: Body,
     ) -> Result<Done, Refusal> {
         let bytes_max = admitted.body_bytes_max(self.options.body_bytes_max);
         let (compressed, read_share) = self.read_body(tenant, bytes_max, &parts.headers, body).await?;
-        let body_len = body::decompressed_len(&compressed, bytes_max)?;
-        let format = protocol::format(&parts.headers)?;
+        let body_len = body::decompressed_len(encoding, &compressed, bytes_max)?;
+        let format = protocol::format(endpoint, &parts.headers)?;
         let memory_max = format.memory_max(body_len, self.options.decode_bytes_max);
         let admission = &self.admission;
         let decode_share = admission.bytes(&admission.decode, tenant, memory_max).await?;
@@ -213,7 +233,8 @@ impl RemoteWrite {
         let (handler, tenant, limits) = (self.clone(), tenant.clone(), admitted.limits().request);
         let work = move || {
             // The share lives as long as the memory, also when the sender went away meanwhile.
-            let decoded = format.decode(&compressed, body_len as usize, memory_max, &handler.pool);
+            let body = Compressed { encoding, body: &compressed, len: body_len as usize };
+            let decoded = format.decode(body, memory_max, &handler.options.otlp, &handler.pool);
             let started = decoded.and_then(|decoded| handler.start(tenant, limits, way, format, decoded));
             drop((compressed, read_share, worker));
             (started, decode_share)

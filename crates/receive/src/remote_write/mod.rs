@@ -1,4 +1,4 @@
-//! Prometheus remote write over HTTP.
+//! Writes over HTTP: Prometheus remote write, and OTLP on the same way.
 
 mod admission;
 mod body;
@@ -9,6 +9,7 @@ pub mod decode_v2;
 mod histogram;
 mod http;
 mod metrics;
+mod otlp_reply;
 mod pool;
 mod protocol;
 mod replica;
@@ -17,8 +18,14 @@ mod sections;
 mod tenant;
 pub mod wire;
 
+pub(crate) use decode::{
+    Budget, EXEMPLAR_BYTES, HISTOGRAM_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
+};
 pub use decode::{DecodeError, DecodeStats};
 pub use http::{RemoteWrite, RemoteWriteOptions};
 pub use pool::{BatchPool, BatchSlot};
 pub use replica::{REPLICA_HEADER, ReplicaHeader};
 pub use reply::Refusal;
+pub(crate) use sections::{Piece, Sections};
+pub use wire::WireError;
+pub(crate) use wire::{Cursor, WireType};

@@ -29,9 +29,9 @@ const QUOTED_BYTES_MAX: usize = 64;
 /// Why a request was refused as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// `Content-Encoding` is not snappy.
-    #[error("unsupported content encoding {0:?}, want snappy")]
-    Encoding(String),
+    /// `Content-Encoding` is not what the protocol takes.
+    #[error("unsupported content encoding {0:?}, want {1}")]
+    Encoding(String, &'static str),
     /// `Content-Type` is not remote write 1.0.
     #[error("{0}")]
     ContentType(String),
@@ -60,6 +60,12 @@ pub enum Refusal {
     /// Not a snappy block.
     #[error("snappy decompression failed: {0}")]
     Snappy(String),
+    /// Not gzip.
+    #[error("gzip decompression failed: {0}")]
+    Gzip(String),
+    /// Not OTLP in JSON.
+    #[error("malformed JSON: {0}")]
+    Json(String),
     /// Not a write request.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -84,8 +90,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// A content encoding that is not taken.
-    pub(super) fn encoding(value: &HeaderValue) -> Self {
-        Refusal::Encoding(quoted(value))
+    pub(super) fn encoding(value: &HeaderValue, want: &'static str) -> Self {
+        Refusal::Encoding(quoted(value), want)
     }
 
     /// A content type that is not taken.
@@ -96,10 +102,12 @@ impl Refusal {
     /// The status it is answered with.
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::Encoding(_) | Refusal::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::Encoding(..) | Refusal::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::Tenant(_)
             | Refusal::Replica(_)
             | Refusal::Snappy(_)
+            | Refusal::Gzip(_)
+            | Refusal::Json(_)
             | Refusal::Decode(DecodeError::Wire(_)) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge { .. } | Refusal::Decode(DecodeError::TooManyElements { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -114,13 +122,15 @@ impl Refusal {
     /// A short constant for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Refusal::Encoding(_) => "encoding",
+            Refusal::Encoding(..) => "encoding",
             Refusal::ContentType(_) => "content_type",
             Refusal::Tenant(_) => "tenant",
             Refusal::Replica(_) => "replica",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::Body(_) => "body",
             Refusal::Snappy(_) => "snappy",
+            Refusal::Gzip(_) => "gzip",
+            Refusal::Json(_) => "json",
             Refusal::Decode(DecodeError::Wire(_)) => "protobuf",
             Refusal::Decode(DecodeError::TooManyElements { .. }) => "too_many_elements",
             Refusal::Limit(_) => "limit",
@@ -212,7 +222,7 @@ fn put_written(response: &mut Response, report: &WriteReport) {
     }
 }
 
-fn rejections_text(report: &WriteReport, late_exemplars: bool) -> String {
+pub(super) fn rejections_text(report: &WriteReport, late_exemplars: bool) -> String {
     let total = report.rejected + report.written;
     let mut lines: Vec<String> = report.rejections.iter().map(rejection_text).collect();
     if late_exemplars {

@@ -15,7 +15,7 @@ pub struct WireError {
 
 /// How a field's value is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WireType {
+pub(crate) enum WireType {
     Varint,
     Fixed64,
     Len,
@@ -28,48 +28,48 @@ pub(super) enum WireType {
 const GROUP_DEPTH_MAX: u32 = 100;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     /// The body up to the end of the message that is read.
     buf: &'a [u8],
     pos: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
+    pub(crate) fn new(body: &'a [u8]) -> Self {
         Cursor { buf: body, pos: 0 }
     }
 
     #[inline(always)]
-    pub(super) fn pos(&self) -> usize {
+    pub(crate) fn pos(&self) -> usize {
         self.pos
     }
 
     #[inline(always)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pos >= self.buf.len()
     }
 
     /// The next byte, without taking it.
     #[inline(always)]
-    pub(super) fn peek(&self) -> Option<u8> {
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.buf.get(self.pos).copied()
     }
 
     #[cold]
-    pub(super) fn error(&self, what: &'static str) -> WireError {
+    pub(crate) fn error(&self, what: &'static str) -> WireError {
         WireError { offset: self.pos, what }
     }
 
     /// Takes the next byte if it is `byte`.
     #[inline(always)]
-    pub(super) fn take_byte(&mut self, byte: u8) -> bool {
+    pub(crate) fn take_byte(&mut self, byte: u8) -> bool {
         let hit = self.peek() == Some(byte);
         self.pos += usize::from(hit);
         hit
     }
 
     #[inline(always)]
-    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
         match self.peek() {
             Some(byte) if byte < 0x80 => {
                 self.pos += 1;
@@ -101,7 +101,7 @@ impl<'a> Cursor<'a> {
 
     /// A field's number and layout.
     #[inline(always)]
-    pub(super) fn key(&mut self) -> Result<(u32, WireType), WireError> {
+    pub(crate) fn key(&mut self) -> Result<(u32, WireType), WireError> {
         let key = self.varint()?;
         let Ok(key) = u32::try_from(key) else { return Err(self.error("field number out of range")) };
         let wire_type = match key & 7 {
@@ -121,7 +121,7 @@ impl<'a> Cursor<'a> {
 
     /// The length prefix of a field and a cursor over its content; this cursor moves behind it.
     #[inline(always)]
-    pub(super) fn message(&mut self) -> Result<Cursor<'a>, WireError> {
+    pub(crate) fn message(&mut self) -> Result<Cursor<'a>, WireError> {
         let len = self.varint()?;
         let left = (self.buf.len() - self.pos) as u64;
         if len > left {
@@ -134,12 +134,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// What is left, as bytes.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         &self.buf[self.pos..]
     }
 
     #[inline(always)]
-    pub(super) fn fixed64(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn fixed64(&mut self) -> Result<u64, WireError> {
         match self.buf.get(self.pos..).and_then(|b| b.first_chunk::<8>()) {
             Some(bytes) => {
                 self.pos += 8;
@@ -150,19 +150,19 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn double(&mut self) -> Result<f64, WireError> {
+    pub(crate) fn double(&mut self) -> Result<f64, WireError> {
         // From bits: the payload of a NaN is data (staleness markers).
         self.fixed64().map(f64::from_bits)
     }
 
     /// Zig-zag.
     #[inline(always)]
-    pub(super) fn sint64(&mut self) -> Result<i64, WireError> {
+    pub(crate) fn sint64(&mut self) -> Result<i64, WireError> {
         self.varint().map(|v| (v >> 1) as i64 ^ -((v & 1) as i64))
     }
 
     #[inline(always)]
-    pub(super) fn sint32(&mut self) -> Result<i32, WireError> {
+    pub(crate) fn sint32(&mut self) -> Result<i32, WireError> {
         self.varint().map(|v| {
             let v = v as u32;
             (v >> 1) as i32 ^ -((v & 1) as i32)
@@ -171,13 +171,13 @@ impl<'a> Cursor<'a> {
 
     /// Fails unless a known field has the layout that it must have.
     #[inline(always)]
-    pub(super) fn expect(&self, got: WireType, want: WireType) -> Result<(), WireError> {
+    pub(crate) fn expect(&self, got: WireType, want: WireType) -> Result<(), WireError> {
         if got == want { Ok(()) } else { Err(self.error("field has the wrong wire type")) }
     }
 
     /// Moves behind an unknown field.
     #[cold]
-    pub(super) fn skip(&mut self, field: u32, wire_type: WireType) -> Result<(), WireError> {
+    pub(crate) fn skip(&mut self, field: u32, wire_type: WireType) -> Result<(), WireError> {
         self.skip_nested(field, wire_type, GROUP_DEPTH_MAX)
     }
 

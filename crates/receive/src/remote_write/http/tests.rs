@@ -356,3 +356,75 @@ async fn two_point_oh_writes_the_good_part_and_says_how_much() {
     assert!(server.metrics.text().contains("chronolith_receive_decode_bytes_used 0"));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn otlp_is_answered_in_its_own_words() {
+    use std::io::Write;
+    let sink = Arc::new(Sink { pool: Some(Arc::default()), ..Sink::default() });
+    let server = Server::start(sink.clone(), RemoteWriteOptions::default()).await;
+    let metric = |name: &str, temporality: u8| {
+        serde_json::json!({"name": name, "sum": {"aggregationTemporality": temporality, "isMonotonic": true,
+            "dataPoints": [{"timeUnixNano": "1000000000", "asInt": "3"}]}})
+    };
+    let request = |metrics: &[serde_json::Value]| {
+        serde_json::json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
+            .to_string()
+            .into_bytes()
+    };
+    let gzip = |body: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    };
+    let (good, delta) = (metric("a", 2), metric("d", 1));
+    let all = request(std::slice::from_ref(&good));
+    let protobuf = crate::otlp::to_protobuf(&all).unwrap();
+    let only_delta = crate::otlp::to_protobuf(&request(std::slice::from_ref(&delta))).unwrap();
+    let partial = request(&[good, delta]);
+    let cut = gzip(&protobuf)[..20].to_vec();
+    let two = [gzip(&protobuf), gzip(&protobuf)].concat();
+    let mut lie = gzip(&[0; 10_000]);
+    let end = lie.len();
+    lie[end - 4..].copy_from_slice(&100u32.to_le_bytes());
+    const PROTOBUF: &str = "application/x-protobuf";
+    const JSON: &str = "application/json";
+    for (name, path, content_type, encoding, body, want, text) in [
+        ("protobuf", "/api/v1/otlp/v1/metrics", PROTOBUF, "", protobuf.clone(), 200, ""),
+        ("gzip", "/api/v1/otlp", PROTOBUF, "gzip", gzip(&protobuf), 200, ""),
+        ("JSON", "/api/v1/otlp", JSON, "", all.clone(), 200, "{}"),
+        ("JSON in gzip", "/api/v1/otlp", JSON, "gzip", gzip(&all), 200, "{}"),
+        ("nothing", "/api/v1/otlp", PROTOBUF, "", Vec::new(), 200, ""),
+        ("in part", "/api/v1/otlp", JSON, "", partial, 200, "\"rejectedDataPoints\":\"1\""),
+        ("delta", "/api/v1/otlp", PROTOBUF, "", only_delta, 400, "delta temporality is not supported"),
+        ("cut protobuf", "/api/v1/otlp", PROTOBUF, "", protobuf[..9].to_vec(), 400, "malformed protobuf"),
+        ("bad JSON", "/api/v1/otlp", JSON, "", b"{".to_vec(), 400, "malformed JSON"),
+        ("a type", "/api/v1/otlp", "text/plain", "", all.clone(), 400, "unsupported content type"),
+        ("an encoding", "/api/v1/otlp", JSON, "snappy", all.clone(), 400, "want gzip or none"),
+        ("not gzip", "/api/v1/otlp", JSON, "gzip", all.clone(), 400, "gzip"),
+        ("cut gzip", "/api/v1/otlp", PROTOBUF, "gzip", cut, 400, "gzip"),
+        ("two members", "/api/v1/otlp", PROTOBUF, "gzip", two, 400, "more than one member"),
+        ("a lying trailer", "/api/v1/otlp", PROTOBUF, "gzip", lie, 400, "longer than its trailer says"),
+        (
+            "a gzip bomb",
+            "/api/v1/otlp",
+            PROTOBUF,
+            "gzip",
+            gzip(&vec![0; 33 << 20]),
+            413,
+            "decompressed body of",
+        ),
+    ] {
+        let mut request = server
+            .client
+            .post(format!("http://{}{path}", server.address))
+            .header("content-type", content_type);
+        if !encoding.is_empty() {
+            request = request.header("content-encoding", encoding);
+        }
+        let (status, answer) = answer(request.body(body)).await;
+        assert_eq!(status, want, "{name}: {answer}");
+        assert!(answer.contains(text) && answer.len() < 10_000, "{name}: {answer}");
+    }
+    assert_eq!(sink.writes.lock().len(), 5, "nothing, and what is wholly refused, reach no sink");
+    server.stop().await;
+}
