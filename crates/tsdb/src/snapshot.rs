@@ -45,8 +45,8 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::head::{
-    ChunkAt, Fingerprint, Growing, Head, LateFloat, LateHistogram, OutOfOrder, Segment, Segments, Shard,
-    encode_late,
+    ChunkAt, Fingerprint, Growing, Head, LateFloat, LateHistogram, LazyShard, OutOfOrder, Segment, Segments,
+    Shard, encode_late,
 };
 use crate::mmap::map_file;
 use crate::wal::{
@@ -502,7 +502,7 @@ impl Loading {
             return Some(());
         }
         let index = usize::try_from(take_uvarint(&mut rest)?).ok()?;
-        let shard: &Mutex<Shard> = head.shards.get(index)?;
+        let shard: &Mutex<LazyShard> = head.shards.get(index)?;
         match kind {
             2 => {
                 let mut next = || take_uvarint(&mut rest);

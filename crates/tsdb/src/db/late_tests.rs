@@ -143,7 +143,7 @@ fn steps() -> impl Strategy<Value = Vec<Do>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_inside_the_window_reads_as_written(steps in steps(), part in (0..3 * WINDOW, 0..2 * WINDOW)) {

@@ -21,6 +21,7 @@ mod gather;
 mod growing;
 mod histogram;
 mod index;
+mod lazy_shard;
 mod metadata;
 mod ooo;
 mod outcome;
@@ -44,6 +45,7 @@ pub(crate) use append::Scratch;
 pub(crate) use cut::CutPlan;
 pub use exemplars::ExemplarStats;
 pub(crate) use growing::Growing;
+pub(crate) use lazy_shard::LazyShard;
 pub(crate) use ooo::{LateFloat, LateHistogram, OutOfOrder, encode as encode_late};
 pub use outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection, WriteOutcome};
 pub(crate) use section::{Fingerprint, KEY_BYTES, Key};
@@ -69,7 +71,7 @@ pub struct Head {
     /// The tenant's own; they may change.
     own: RwLock<TenantOptions>,
     key: Key,
-    pub(crate) shards: Box<[Mutex<Shard>]>,
+    pub(crate) shards: Box<[Mutex<LazyShard>]>,
     pub(crate) index: RwLock<HeadIndex>,
     /// Other encodings of known series.
     aliases: RwLock<HashMap<(u64, u64), Fingerprint>>,
@@ -114,7 +116,7 @@ impl Head {
             options,
             own: RwLock::new(own),
             key,
-            shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
             index: RwLock::new(HeadIndex::new(seed)),
             aliases: RwLock::new(HashMap::new()),
             has_aliases: AtomicBool::new(false),

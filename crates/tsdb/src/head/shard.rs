@@ -892,12 +892,6 @@ impl Shard {
     /// Lets the slots of removed series be used again, and gives back the pages that hold none but dead ones. No
     /// record that names such a slot may be on its way to the log any more.
     pub(crate) fn release(&mut self) {
-        if self.live == 0 {
-            // An idle tenant costs nothing. The number of the next segment does not matter without chains.
-            let (floor, min_t, max_t) = (self.floor, self.min_t, self.max_t);
-            *self = Shard { floor, min_t, max_t, ..Shard::default() };
-            return;
-        }
         self.free.append(&mut self.quarantine);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
         for page in &mut self.pages {
