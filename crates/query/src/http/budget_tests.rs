@@ -132,14 +132,16 @@ async fn time_is_up_in_the_engine_and_in_the_queue() {
     let running = tokio::spawn(async move { get(&busy, &slow).await });
     let asked = api.clone();
     // Once the first one runs, one more may wait, and no third one.
+    let full_seen = CancellationToken::new();
+    let seen = full_seen.clone();
     let waiting = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
         loop {
             let (status, body) = get(&waits, &format!("{}&timeout=700ms", instant_path("up"))).await;
-            // One of the others may be in its place just then.
-            if status != StatusCode::TOO_MANY_REQUESTS {
+            // The slow one may not be there yet, or one of the others in its place just then.
+            if status == StatusCode::SERVICE_UNAVAILABLE && seen.is_cancelled() {
                 return (status, body);
             }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
     let full = loop {
@@ -153,6 +155,7 @@ async fn time_is_up_in_the_engine_and_in_the_queue() {
             other => panic!("{other}: {body}"),
         }
     };
+    full_seen.cancel();
     let (kind, text) = error(&full);
     assert_eq!(kind, "too_many_requests");
     assert_eq!(text, "too many queries: 1 run (--query.max-concurrent) and 1 wait (--query.max-queue)");
