@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -356,6 +356,11 @@ impl WriteSink for RingWrites {
     }
 }
 
+/// How long a request that lacks its quorum asks unavailable receivers again before it is refused: longer than a receiver that
+/// came back is left alone at first, shorter than writers wait.
+const PATIENCE: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 type PendingAnswer = Pin<Box<dyn Future<Output = (usize, Result<WriteReport, WriteError>)> + Send>>;
 
 /// A share that was sent.
@@ -383,13 +388,21 @@ struct Fanout {
 impl Fanout {
     /// Waits for the quorum or its impossibility.
     async fn answer(mut self) -> Result<WriteReport, WriteError> {
-        while !self.tally.is_decided() {
-            match self.pending.next().await {
-                Some((i, answer)) => self.count(i, answer),
-                None => break,
+        let patient_until = Instant::now() + PATIENCE.min(self.sink.options.timeout);
+        loop {
+            while !self.tally.is_decided() {
+                match self.pending.next().await {
+                    Some((i, answer)) => self.count(i, answer),
+                    None => break,
+                }
             }
+            self.hint_for_quorum().await;
+            if self.tally.is_decided() || self.failed.is_empty() || Instant::now() >= patient_until {
+                break;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+            self.send_failed_again();
         }
-        self.hint_for_quorum().await;
         if let Some(failure) = self.tally.verdict() {
             return self.failure(failure);
         }
@@ -409,6 +422,17 @@ impl Fanout {
             });
         }
         Ok(report)
+    }
+
+    /// Asks the unavailable receivers once more, also those that are being left alone: in a rolling restart the one that has
+    /// just come back is still left alone when the next one goes, and then there would be no quorum for a moment.
+    fn send_failed_again(&mut self) {
+        for i in std::mem::take(&mut self.failed) {
+            let Some((peer, share)) = &self.shares[i].to else { continue };
+            self.tally.take_back_unavailable(self.shares[i].units.as_deref());
+            let answer = peer.send_anyway(share.clone());
+            self.pending.push(Box::pin(async move { (i, answer.await) }));
+        }
     }
 
     /// Where unavailable receivers are all that is missing, hints may take their place.

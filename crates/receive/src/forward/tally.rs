@@ -98,6 +98,11 @@ impl Tally {
         });
     }
 
+    /// Takes an unavailable receiver's failure back: it is asked again.
+    pub(super) fn take_back_unavailable(&mut self, units: Units<'_>) {
+        self.each(units, |counts| counts.failures[Failure::Unavailable as usize] -= 1);
+    }
+
     /// Takes an unavailable receiver's failure back and counts a success where `here` says that this machine holds no other
     /// copy of the unit.
     pub(super) fn replace_by_hint(&mut self, units: Units<'_>, here: &mut Here) {
