@@ -4,7 +4,7 @@
 use chronolith_model::{METRIC_NAME, MatchOp};
 
 use crate::functions::math;
-use crate::parser::{AggregateOp, Ast, BinaryOp, ExprId, FunctionId, NodeKind, ValueType};
+use crate::parser::{AggregateOp, Ast, BinaryOp, ExprId, FunctionId, NodeKind, ValueType, VectorMatching};
 
 /// By node: all series have the same metric name (or none); the parent ignores the metric name.
 pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
@@ -42,10 +42,12 @@ pub(super) fn find(ast: &Ast) -> (Vec<bool>, Vec<bool>) {
                 BinaryOp::Or => false,
                 op if op.is_comparison() => {
                     let vector = if ast.value_type(b.lhs) == ValueType::Vector { b.lhs } else { b.rhs };
-                    // group_right and include may take names from the other side.
-                    b.matching.as_ref().is_none_or(|m| m.include.is_empty())
-                        && one[vector.index()]
-                        && one[b.rhs.index()]
+                    // group_right and include may take names from the other side, and what is filled in stands under
+                    // the labels of the side that is there.
+                    let of_one_side = |m: &VectorMatching| {
+                        m.include.is_empty() && m.fill_left.is_none() && m.fill_right.is_none()
+                    };
+                    b.matching.as_ref().is_none_or(of_one_side) && one[vector.index()] && one[b.rhs.index()]
                 }
                 _ => b.matching.as_ref().is_none_or(|m| m.include.is_empty()),
             },
