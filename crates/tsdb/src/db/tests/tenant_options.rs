@@ -19,6 +19,8 @@ fn tenants_have_bounds_of_their_own_and_these_change() {
     let reasons = |outcome: &WriteOutcome| -> Vec<RejectReason> {
         outcome.rejected.iter().map(|r| r.reason.clone()).collect()
     };
+    // Of two new series in one request it is chance which is stored.
+    assert_eq!(reasons(&write_one(&db, "a", &[(10_000, 1.0)])), []);
     assert_eq!(reasons(&write(&db, &rows)), [RejectReason::SeriesLimit(1)]);
     let other = TenantId::new("other").unwrap();
     assert_eq!(reasons(&db.write(&other, &batch(&rows))), [], "the other tenant has no such bound");
