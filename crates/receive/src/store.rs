@@ -142,22 +142,24 @@ impl Store for TenantsStore {
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
         let asked = request.clone();
-        let union = self
-            .for_each_tenant(LabelSetUnion::default(), move |union, db, tenant, external| {
-                add_label_names(union, &asked, external, |matchers| {
-                    let mut names = Vec::new();
-                    if let Some(head) = db.head(tenant) {
-                        names.extend(head.label_names(matchers, asked.range));
-                    }
-                    for block in db.blocks(tenant) {
-                        names.extend(
-                            block.label_names(matchers, asked.range).map_err(|e| block_error(&block, e))?,
-                        );
-                    }
-                    Ok(names)
-                })
+        let read = move |union: &mut LabelSetUnion, db: &Db, tenant: &TenantId, external: &Labels| {
+            add_label_names(union, &asked, external, |matchers| {
+                let mut names = Vec::new();
+                if let Some(head) = db.head(tenant) {
+                    names.extend(head.label_names(matchers, asked.range));
+                }
+                for block in db.blocks(tenant) {
+                    let found = block.label_names(matchers, asked.range);
+                    names.extend(found.map_err(|e| block_error(&block, e))?);
+                }
+                Ok(names)
             })
-            .await?;
+        };
+        let bound = |head: &Head, matchers: &[Matcher]| head.names_bound(matchers);
+        let union = match self.heads_only(&request.matchers, request.range, bound) {
+            Some(n) if n <= VALUES_AT_ONCE => self.for_each_tenant_here(LabelSetUnion::default(), read)?,
+            _ => self.for_each_tenant(LabelSetUnion::default(), read).await?,
+        };
         Ok(union.names(&request))
     }
 

@@ -142,6 +142,11 @@ impl HeadIndex {
         self.list(name, value).map_or(0, |list| list.len())
     }
 
+    /// How many label names there are.
+    pub(crate) fn name_count(&self) -> usize {
+        self.names.len()
+    }
+
     /// Distinct values of one name.
     pub(crate) fn value_count(&self, name: &str) -> usize {
         self.symbols.find(name).and_then(|n| self.names.get(&n)).map_or(0, BySymbol::len)

@@ -62,6 +62,12 @@ impl Head {
         }
     }
 
+    /// About how many label names and series [`Head::label_names`] has to look at.
+    pub fn names_bound(&self, matchers: &[Matcher]) -> usize {
+        let names = self.index.read().name_count();
+        if matchers.is_empty() { names } else { names.saturating_add(self.series_bound(matchers)) }
+    }
+
     /// No more values of a label, or series to find them by, have to be looked at for [`Head::label_values`].
     pub fn values_bound(&self, name: &str, matchers: &[Matcher]) -> usize {
         let values = self.index.read().value_count(name);
