@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::parser::ParseOptions;
 use crate::script::{MemoryStorage, script_options};
 use crate::value::Value;
 use chronolith_model::Labels;
@@ -129,7 +130,7 @@ fn sliding_windows_give_what_single_windows_give() {
         };
         storage.append_float(&labels, i * 15_000, v, 0).expect("times ascend");
     }
-    let engine = Engine::new(EngineOptions { parse: crate::parser::ParseOptions::ALL, ..Default::default() });
+    let engine = Engine::new(EngineOptions { parse: ParseOptions::ALL, ..Default::default() });
     let cx = QueryContext::new();
     for call in [
         "sum_over_time(m[X])",
@@ -369,4 +370,23 @@ fn histogram_statistics_keep_type_and_unit() {
     };
     assert_eq!(labels_of("histogram_avg(h)"), r#"{__type__="histogram", a="1"}"#);
     assert_eq!(labels_of("histogram_quantile(1, h)"), r#"{a="1"}"#);
+}
+
+#[test]
+fn what_a_comparison_fills_in_may_become_what_it_keeps() {
+    let mut storage = MemoryStorage::new();
+    let labels = Labels::from_pairs([("__name__", "m"), ("__type__", "gauge"), ("a", "1")]).unwrap();
+    storage.append_float(&labels, 0, -1.0, 0).unwrap();
+    let engine = Engine::new(EngineOptions { parse: ParseOptions::ALL, ..EngineOptions::default() });
+    let labels_of = |query: &str| match engine.instant(&storage, query, 0, &QueryContext::new())?.value {
+        Value::Vector(v) => Ok(v.iter().map(|s| s.labels.to_string()).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    };
+    // The product has no type and matches nothing: each side is compared with what is filled in for the other one.
+    let filled = "m < fill_left(-Inf) fill_right(1) m * 2";
+    let mut both = labels_of(filled).unwrap();
+    both.sort();
+    assert_eq!(both, [r#"{__name__="m", __type__="gauge", a="1"}"#, r#"{a="1"}"#]);
+    let refused: EngineError = labels_of(&format!("clamp({filled}, 1, 1)")).unwrap_err();
+    assert_eq!(refused.to_string(), "vector cannot contain metrics with the same labelset");
 }
