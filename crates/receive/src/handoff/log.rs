@@ -5,8 +5,8 @@
 //! ```
 //!
 //! One thread writes for all peers and syncs once for all hints that wait (group commit). A segment is sealed when it is full, when
-//! the reader asks for it, and by every start; only sealed segments are read. A failed write seals the segment too: what may be damaged
-//! lies at its end, where reading stops.
+//! the reader asks for it, and by every start; only sealed segments are read. A failed write seals the segment too, and nothing is
+//! appended behind it: what may be damaged lies at its end, where reading stops.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -222,6 +222,8 @@ impl SegmentReader {
 }
 
 type Writers = HashMap<String, Box<dyn SegmentWriter>>;
+/// Peers whose segment may be damaged at its end, and why.
+type Broken = HashMap<String, Arc<io::Error>>;
 type Waiting = (String, u64, oneshot::Sender<Result<(), HintError>>, Result<(), HintError>);
 
 /// Until the log is dropped.
@@ -229,36 +231,56 @@ fn write_loop(log: &std::sync::Weak<HintLog>, queue: &Receiver<Command>) {
     let mut writers = Writers::new();
     while let Ok(first) = queue.recv() {
         let Some(log) = log.upgrade() else { return };
-        let mut next = Some(first);
-        let mut waiting: Vec<Waiting> = Vec::new();
-        let mut seals = Vec::new();
-        while let Some(command) = next {
-            match command {
-                Command::Append { peer, frame, done } => {
-                    let result = log.append_here(&peer, &frame, &mut writers);
-                    waiting.push((peer, frame.len() as u64, done, result));
-                }
-                Command::Seal { peer, done } => seals.push((peer, done)),
-            }
-            next = queue.try_recv().ok();
-        }
-        log.sync_and_answer(waiting, &mut writers);
-        for (peer, done) in seals {
-            log.seal(&peer, &mut writers);
-            let _ = done.send(());
-        }
+        log.commit(std::iter::once(first).chain(queue.try_iter()), &mut writers);
     }
 }
 
 impl HintLog {
-    fn append_here(&self, peer: &str, frame: &[u8], writers: &mut Writers) -> Result<(), HintError> {
-        let failed = |e: io::Error| HintError::Io(Arc::new(e));
+    /// Does all that waits, with one sync for each peer.
+    fn commit(&self, commands: impl Iterator<Item = Command>, writers: &mut Writers) {
+        let mut broken = Broken::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
+        let mut seals = Vec::new();
+        for command in commands {
+            match command {
+                Command::Append { peer, frame, done } => {
+                    let result = self.append_here(&peer, &frame, writers, &mut broken);
+                    waiting.push((peer, frame.len() as u64, done, result));
+                }
+                Command::Seal { peer, done } => seals.push((peer, done)),
+            }
+        }
+        self.sync_and_answer(waiting, writers, broken);
+        for (peer, done) in seals {
+            self.seal(&peer, writers);
+            let _ = done.send(());
+        }
+    }
+
+    fn append_here(
+        &self,
+        peer: &str,
+        frame: &[u8],
+        writers: &mut Writers,
+        broken: &mut Broken,
+    ) -> Result<(), HintError> {
+        if let Some(error) = broken.get(peer) {
+            // Behind half a frame nothing would be found again.
+            return Err(HintError::Io(Arc::clone(error)));
+        }
+        self.write_frame(peer, frame, writers).map_err(|error| {
+            let error = Arc::new(error);
+            broken.insert(peer.to_owned(), Arc::clone(&error));
+            HintError::Io(error)
+        })
+    }
+
+    fn write_frame(&self, peer: &str, frame: &[u8], writers: &mut Writers) -> io::Result<()> {
         if !writers.contains_key(peer) {
-            let writer = self.begin(peer).map_err(failed)?;
+            let writer = self.begin(peer)?;
             writers.insert(peer.to_owned(), writer);
         }
-        let writer = writers.get_mut(peer).expect("just entered");
-        writer.append(frame).map_err(failed)
+        writers.get_mut(peer).expect("just entered").append(frame)
     }
 
     /// Starts a peer's next segment.
@@ -284,15 +306,17 @@ impl HintLog {
         Ok(writer)
     }
 
-    fn sync_and_answer(&self, waiting: Vec<Waiting>, writers: &mut Writers) {
+    fn sync_and_answer(&self, waiting: Vec<Waiting>, writers: &mut Writers, mut broken: Broken) {
         let mut synced: HashMap<String, Result<(), Arc<io::Error>>> = HashMap::new();
         for (peer, ..) in &waiting {
             if !synced.contains_key(peer) {
                 let result = writers.get_mut(peer).map_or(Ok(()), |w| w.sync().map_err(Arc::new));
+                if let Err(error) = &result {
+                    broken.insert(peer.clone(), Arc::clone(error));
+                }
                 synced.insert(peer.clone(), result);
             }
         }
-        let mut broken = Vec::new();
         for (peer, len, done, written) in waiting {
             let result = written.and_then(|()| synced[&peer].clone().map_err(HintError::Io));
             let mut state = self.state.lock();
@@ -303,10 +327,7 @@ impl HintLog {
                         *bytes += len;
                     }
                 }
-                _ => {
-                    state.bytes -= len;
-                    broken.push(peer);
-                }
+                _ => state.bytes -= len,
             }
             drop(state);
             let _ = done.send(result);
@@ -316,7 +337,7 @@ impl HintLog {
             let full = |log: &PeerLog| log.active.is_some_and(|(_, bytes)| bytes >= SEGMENT_BYTES_MAX);
             state.peers.iter().filter(|(_, log)| full(log)).map(|(p, _)| p.clone()).collect::<Vec<_>>()
         };
-        for peer in broken.into_iter().chain(full) {
+        for peer in broken.into_keys().chain(full) {
             self.seal(&peer, writers);
         }
     }
@@ -422,6 +443,53 @@ mod tests {
         log.remove("a:1", 3).unwrap();
         assert_eq!((log.oldest("a:1").await, log.peers()), (None, vec!["b:1".to_owned()]));
         assert!(log.bytes().0 < before && log.bytes().0 == log.stats("b:1").bytes);
+    }
+
+    /// Half of the first frame is written, as on a disk that is full for a moment.
+    struct FullOnce(Box<dyn SegmentWriter>, bool);
+
+    impl SegmentWriter for FullOnce {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            if std::mem::replace(&mut self.1, true) {
+                return self.0.append(bytes);
+            }
+            self.0.append(&bytes[..bytes.len() / 2])?;
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.0.sync()
+        }
+    }
+
+    #[tokio::test]
+    async fn no_hint_that_was_kept_lies_behind_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = HintLog::open(dir.path(), 1 << 20).unwrap();
+        let mut writers = Writers::new();
+        writers.insert("a:1".to_owned(), Box::new(FullOnce(log.begin("a:1").unwrap(), false)));
+        let mut kept = Vec::new();
+        for round in [0..2, 2..4] {
+            let mut answers = Vec::new();
+            let commands: Vec<Command> = round
+                .map(|i| {
+                    let (done, answer) = oneshot::channel();
+                    answers.push((i, answer));
+                    Command::Append { peer: "a:1".to_owned(), frame: frame(i), done }
+                })
+                .collect();
+            let bytes = 2 * frame(0).len() as u64;
+            log.state.lock().bytes += bytes;
+            log.state.lock().queued_bytes += bytes;
+            log.commit(commands.into_iter(), &mut writers);
+            for (i, answer) in answers {
+                kept.extend(answer.await.unwrap().is_ok().then_some(i));
+            }
+        }
+        assert_eq!(kept, [2, 3]);
+        log.seal("a:1", &mut writers);
+        let ids: Vec<u64> = log.state.lock().peers["a:1"].sealed.keys().copied().collect();
+        assert_eq!(ids.into_iter().flat_map(|id| all(&log, "a:1", id)).collect::<Vec<_>>(), kept);
     }
 
     #[tokio::test]
