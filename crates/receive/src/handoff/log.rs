@@ -187,23 +187,36 @@ impl HintLog {
         self.state.lock().peers.get(peer)?.sealed.first_key_value().map(|(id, _)| *id)
     }
 
-    /// Reads a sealed segment. Blocks.
-    pub(super) fn read(&self, peer: &str, id: u64) -> io::Result<SegmentReader> {
+    /// Reads a sealed segment; `None` for one in which there is nothing to find: a crash left it without its header (nothing in it
+    /// was acknowledged), or somebody deleted the file. Blocks.
+    pub(super) fn read(&self, peer: &str, id: u64) -> io::Result<Option<SegmentReader>> {
         let store = self.state.lock().peers.get(peer).map(|p| p.store.clone());
-        let store = store.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(SegmentReader(
-            FrameReader::open(store.open(id)?, id).map_err(|e| io::Error::other(e.to_string()))?,
-        ))
+        let Some(source) = store.map(|store| unless_gone(store.open(id))).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        match FrameReader::open(source, id) {
+            Ok(reader) => Ok(Some(SegmentReader(reader))),
+            Err(FrameDamage::Io(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Removes a segment whose hints have been delivered. Blocks.
     pub(super) fn remove(&self, peer: &str, id: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         let Some(log) = state.peers.get_mut(peer) else { return Ok(()) };
-        log.store.remove(id)?;
+        unless_gone(log.store.remove(id))?;
         let bytes = log.sealed.remove(&id).unwrap_or(0);
         state.bytes -= bytes;
         Ok(())
+    }
+}
+
+/// `None` where the file is not there any more.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 
@@ -394,7 +407,7 @@ mod tests {
     }
 
     fn all(log: &HintLog, peer: &str, id: u64) -> Vec<i64> {
-        let mut reader = log.read(peer, id).unwrap();
+        let mut reader = log.read(peer, id).unwrap().unwrap();
         let mut out = Vec::new();
         while let Some(body) = reader.next_body().unwrap() {
             out.push(Hint::from_body(body).unwrap().now_ms);
@@ -443,6 +456,30 @@ mod tests {
         log.remove("a:1", 3).unwrap();
         assert_eq!((log.oldest("a:1").await, log.peers()), (None, vec!["b:1".to_owned()]));
         assert!(log.bytes().0 < before && log.bytes().0 == log.stats("b:1").bytes);
+    }
+
+    #[tokio::test]
+    async fn only_segments_without_hints_count_as_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = HintLog::open(dir.path(), 1 << 20).unwrap();
+        log.append("a:1", frame(0)).await.unwrap();
+        let id = log.oldest("a:1").await.unwrap();
+        let path = dir.path().join(name_of("a:1")).join(format!("{id:08}"));
+        // It cannot be read now, which says nothing of what is in it.
+        let aside = dir.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(log.read("a:1", id).is_err());
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(all(&log, "a:1", id), [0]);
+        std::fs::write(&path, "half").unwrap();
+        assert!(log.read("a:1", id).unwrap().is_none());
+        // Who deletes it stops nothing.
+        std::fs::remove_file(&path).unwrap();
+        assert!(log.read("a:1", id).unwrap().is_none());
+        log.remove("a:1", id).unwrap();
+        assert_eq!((log.oldest("a:1").await, log.bytes().0), (None, 0));
     }
 
     /// Half of the first frame is written, as on a disk that is full for a moment.

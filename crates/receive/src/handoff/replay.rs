@@ -77,14 +77,11 @@ impl Replay {
         let failed = |e: String| StoreError::internal(format!("reading hints of {peer}: {e}"));
         let (log, name) = (Arc::clone(&self.handoff.log), peer.to_owned());
         let opened = tokio::task::spawn_blocking(move || log.read(&name, segment)).await;
-        let mut reader = match opened.map_err(|e| failed(e.to_string()))? {
-            Ok(reader) => reader,
-            Err(error) => {
-                // A crash may leave a segment without its header; nothing in it was acknowledged.
-                tracing::warn!(peer, segment, err = %error, "segment of hints cannot be read");
-                self.handoff.metrics.replayed("damaged");
-                return Ok(());
-            }
+        let opened = opened.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        let Some(mut reader) = opened else {
+            tracing::warn!(peer, segment, "segment of hints is damaged or gone");
+            self.handoff.metrics.replayed("damaged");
+            return Ok(());
         };
         loop {
             let read = tokio::task::spawn_blocking(move || next_hints(reader)).await;
