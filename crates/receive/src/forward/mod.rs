@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! sink (RingSink) ─ place: which receiver keeps what ─ peer: queue, workers, backoff ─ gRPC
-//!                 └ tally: quorum per series, Thanos's table of failures
+//!                 └ fanout: one request ─ tally: quorum per series, Thanos's table of failures
 //! watch: the hashring file ─ sink
 //! ```
 
+mod fanout;
 mod metrics;
 mod peer;
 mod place;

@@ -130,22 +130,15 @@ impl Peer {
             self.shared.metrics.forwarded(false, replicated_already);
             return Err(StoreError::unavailable(text));
         }
-        self.enqueue(share, replicated_already)
+        self.send_anyway(share, replicated_already)
     }
 
     /// As [`Peer::send`], also while the peer is left alone; whoever calls it paces itself.
     pub(super) fn send_anyway(
         &self,
         share: PeerShare,
-    ) -> impl Future<Output = Result<WriteReport, WriteError>> + Send + use<> {
-        let queued = self.enqueue(share, false);
-        async move {
-            let lost = || Err(StoreError::unavailable("the peer left the hashring"));
-            queued?.await.unwrap_or_else(|_| lost())
-        }
-    }
-
-    fn enqueue(&self, share: PeerShare, replicated_already: bool) -> Result<Answer, StoreError> {
+        replicated_already: bool,
+    ) -> Result<Answer, StoreError> {
         let bytes = share.batch.len();
         let (done, answer) = oneshot::channel();
         {

@@ -7,14 +7,12 @@
 //! ```
 //!
 //! Placing, encoding, queueing and the local append happen in the first poll, which the remote-write handler makes on a worker
-//! thread. A request is answered as soon as every series has its quorum, or can no longer have it; what is still under way then is
-//! awaited by a task, so that a receiver which fails late gets its hint. Those tasks are bounded by the peers' queues and timeouts.
+//! thread. What becomes of the answers is [`Fanout`]'s business.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -22,18 +20,17 @@ use bytes::Bytes;
 use chronolith_model::{Labels, TenantId, WriteBatch};
 use chronolith_service::metrics::Registry;
 use chronolith_storeapi::{
-    ErrorKind, PeerShare, StoreError, WriteError, WriteInFlight, WriteReport, WriteSink, WriteWay,
-    decode_batch, encode_batch,
+    PeerShare, StoreError, WriteError, WriteInFlight, WriteReport, WriteSink, WriteWay, decode_batch,
+    encode_batch,
 };
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
+use super::fanout::Fanout;
 use super::metrics::{ForwardMetrics, RingCollector};
 use super::peer::{Peer, PeerOptions};
 use super::place::{Placed, place};
-use super::tally::{Failure, Here, Tally, Units, quorum};
+use super::tally::{Failure, Tally, quorum};
 use crate::handoff::{Handoff, HandoffOptions, LogStats};
 use crate::hashring::{Algorithm, HashringConfig, HashringError, Hashrings};
 
@@ -87,14 +84,15 @@ impl Default for ForwardOptions {
 
 /// Writes to the receivers of a hashring.
 pub(crate) struct RingSink {
-    options: ForwardOptions,
+    pub(super) options: ForwardOptions,
     local: Option<Arc<dyn WriteSink>>,
     state: ArcSwapOption<State>,
     /// Peers by address: they outlive a reload.
     peers: Mutex<HashMap<String, Arc<Peer>>>,
-    handoff: Option<Arc<Handoff>>,
-    metrics: ForwardMetrics,
-    unfinished: TaskTracker,
+    pub(super) handoff: Option<Arc<Handoff>>,
+    pub(super) metrics: ForwardMetrics,
+    /// Acknowledged requests some of whose receivers have not answered yet.
+    pub(super) unfinished: TaskTracker,
 }
 
 /// The rings with who is who.
@@ -218,19 +216,25 @@ impl RingSink {
         self.state.load().is_some() && self.peer(address).is_none_or(|peer| !peer.is_backing_off())
     }
 
-    /// Writes shares of a peer that left the rings to who keeps their series now.
+    /// Writes shares of a peer that left the rings to who keeps their series now. Ends with the first that must be sent again.
     pub(crate) async fn reroute(
         self: &Arc<Self>,
-        shares: &[PeerShare],
+        shares: Vec<PeerShare>,
     ) -> Vec<Result<WriteReport, WriteError>> {
         let mut results = Vec::with_capacity(shares.len());
-        for share in shares {
-            let fanout =
-                decode_batch(&share.batch).and_then(|batch| self.begin(&share.tenant, batch, WriteWay::Late));
-            results.push(match fanout {
-                Ok(fanout) => fanout.answer().await,
-                Err(error) => Err(error),
-            });
+        for PeerShare { tenant, batch, .. } in shares {
+            let sink = Arc::clone(self);
+            let begin = move || sink.begin(&tenant, decode_batch(&batch)?, WriteWay::Late);
+            let result = match tokio::task::spawn_blocking(begin).await {
+                Ok(Ok(fanout)) => fanout.answer().await,
+                Ok(Err(error)) => Err(error),
+                Err(panicked) => Err(StoreError::internal(panicked.to_string())),
+            };
+            let again = Failure::of(&result).is_some_and(|failure| !failure.is_permanent());
+            results.push(result);
+            if again {
+                break;
+            }
         }
         results
     }
@@ -274,30 +278,19 @@ impl RingSink {
         let Placed { shares, replicas } = placed;
         let units = if whole { 1 } else { batch.series_count() };
         let needed = if replica.is_some() { 1 } else { quorum(replicas) };
-        let mut fanout = Fanout {
-            sink: Arc::clone(self),
-            shares: Vec::with_capacity(shares.len()),
-            tally: Tally::new(units, replicas, needed),
-            here: Here::none(units),
-            pending: FuturesUnordered::new(),
-            failed: Vec::new(),
-            said: Vec::new(),
-            stored: WriteReport {
-                written: batch.sample_count(),
-                histograms_written: batch.iter().map(|s| s.histograms.len()).sum(),
-                exemplars_written: batch.exemplar_count(),
-                ..WriteReport::default()
-            },
+        let stored = WriteReport {
+            written: batch.sample_count(),
+            histograms_written: batch.iter().map(|s| s.histograms.len()).sum(),
+            exemplars_written: batch.exemplar_count(),
+            ..WriteReport::default()
         };
+        let mut fanout = Fanout::new(Arc::clone(self), Tally::new(units, replicas, needed), stored, way);
         let mut encoded_whole: Option<Bytes> = None;
         let mut local = None;
-        for (i, share) in shares.into_iter().enumerate() {
-            let target = state.targets[usize::from(share.endpoint)].clone();
+        for share in shares {
             let units = if units == 1 { None } else { share.series };
-            let Target::Peer(peer) = target else {
-                fanout.here.add_all(units.as_deref());
-                fanout.shares.push(Sent { units, to: None });
-                local = Some(i);
+            let Target::Peer(peer) = &state.targets[usize::from(share.endpoint)] else {
+                local = Some(fanout.keep_here(units));
                 continue;
             };
             let encoded = match &units {
@@ -306,24 +299,16 @@ impl RingSink {
             };
             let replicas = share.replicas.map(Bytes::from);
             let share = PeerShare { tenant: tenant.clone(), batch: encoded, replicas, late };
-            match peer.send(share.clone(), replica.is_some()) {
-                Ok(answer) => fanout.pending.push(Box::pin(async move {
-                    let lost = || Err(StoreError::unavailable("the peer left the hashring"));
-                    (i, answer.await.unwrap_or_else(|_| lost()))
-                })),
-                Err(error) => fanout.pending.push(Box::pin(std::future::ready((i, Err(error))))),
-            }
-            fanout.shares.push(Sent { units, to: Some((peer, share)) });
+            fanout.send(Arc::clone(peer), share, units);
         }
         if let (Some(i), Some(sink)) = (local, &self.local) {
             // Last, so that the peers work meanwhile.
-            let batch = match &fanout.shares[i].units {
+            let batch = match fanout.units(i) {
                 None => batch,
                 Some(series) => batch.select(series),
             };
             let way = if late { WriteWay::Late } else { WriteWay::Fresh };
-            let write = WriteInFlight::begin(Arc::clone(sink), tenant.clone(), batch, way);
-            fanout.pending.push(Box::pin(async move { (i, write.await) }));
+            fanout.await_answer(i, WriteInFlight::begin(Arc::clone(sink), tenant.clone(), batch, way));
         }
         Ok(fanout)
     }
@@ -353,149 +338,5 @@ impl WriteSink for RingWrites {
     ) -> Result<WriteReport, WriteError> {
         let fanout = self.0.begin(tenant, batch, way)?;
         fanout.answer().await
-    }
-}
-
-/// How long a request that lacks its quorum asks unavailable receivers again before it is refused: longer than a receiver that
-/// came back is left alone at first, shorter than writers wait.
-const PATIENCE: Duration = Duration::from_secs(2);
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-type PendingAnswer = Pin<Box<dyn Future<Output = (usize, Result<WriteReport, WriteError>)> + Send>>;
-
-/// A share that was sent.
-struct Sent {
-    units: Option<Vec<u32>>,
-    /// Whom; `None` for this receiver.
-    to: Option<(Arc<Peer>, PeerShare)>,
-}
-
-/// A request on its way to its receivers.
-struct Fanout {
-    sink: Arc<RingSink>,
-    shares: Vec<Sent>,
-    tally: Tally,
-    here: Here,
-    pending: FuturesUnordered<PendingAnswer>,
-    /// Shares whose receiver was unavailable.
-    failed: Vec<usize>,
-    /// What the first failure of each class said.
-    said: Vec<(Failure, Result<WriteReport, WriteError>)>,
-    /// What the answer says when all is stored.
-    stored: WriteReport,
-}
-
-impl Fanout {
-    /// Waits for the quorum or its impossibility.
-    async fn answer(mut self) -> Result<WriteReport, WriteError> {
-        let patient_until = Instant::now() + PATIENCE.min(self.sink.options.timeout);
-        loop {
-            while !self.tally.is_decided() {
-                match self.pending.next().await {
-                    Some((i, answer)) => self.count(i, answer),
-                    None => break,
-                }
-            }
-            self.hint_for_quorum().await;
-            if self.tally.is_decided() || self.failed.is_empty() || Instant::now() >= patient_until {
-                break;
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-            self.send_failed_again();
-        }
-        if let Some(failure) = self.tally.verdict() {
-            return self.failure(failure);
-        }
-        let report = self.stored.clone();
-        if !self.pending.is_empty() || !self.failed.is_empty() {
-            let tracker = self.sink.unfinished.clone();
-            self.sink.metrics.late_answers.inc();
-            tracker.spawn(async move {
-                while let Some((i, answer)) = self.pending.next().await {
-                    self.count(i, answer);
-                }
-                for i in std::mem::take(&mut self.failed) {
-                    // A failure is counted and the receiver misses the share: the quorum has it.
-                    let _ = self.hint(i).await;
-                }
-                self.sink.metrics.late_answers.dec();
-            });
-        }
-        Ok(report)
-    }
-
-    /// Asks the unavailable receivers once more, also those that are being left alone: in a rolling restart the one that has
-    /// just come back is still left alone when the next one goes, and then there would be no quorum for a moment.
-    fn send_failed_again(&mut self) {
-        for i in std::mem::take(&mut self.failed) {
-            let Some((peer, share)) = &self.shares[i].to else { continue };
-            self.tally.take_back_unavailable(self.shares[i].units.as_deref());
-            let answer = peer.send_anyway(share.clone());
-            self.pending.push(Box::pin(async move { (i, answer.await) }));
-        }
-    }
-
-    /// Where unavailable receivers are all that is missing, hints may take their place.
-    async fn hint_for_quorum(&mut self) {
-        if self.sink.handoff.is_none() || self.failed.is_empty() || self.tally.is_stored() {
-            return;
-        }
-        let units: Vec<Units<'_>> = self.failed.iter().map(|i| self.shares[*i].units.as_deref()).collect();
-        if !self.tally.would_be_stored_by(&units, &self.here) {
-            return;
-        }
-        let failed = std::mem::take(&mut self.failed);
-        let kept = futures::future::join_all(failed.iter().map(|i| self.hint(*i))).await;
-        for (i, kept) in failed.into_iter().zip(kept) {
-            match kept {
-                Ok(()) => self.tally.replace_by_hint(self.shares[i].units.as_deref(), &mut self.here),
-                Err(error) => self.said.insert(0, (Failure::Unavailable, Err(error))),
-            }
-        }
-    }
-
-    /// Keeps a hint for the receiver of a share.
-    fn hint(&self, i: usize) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let to = self.shares[i].to.clone();
-        let handoff = self.sink.handoff.clone();
-        async move {
-            match (handoff, to) {
-                (Some(handoff), Some((peer, share))) => {
-                    handoff.keep(peer.address(), &share.tenant, &share.batch).await
-                }
-                _ => Ok(()),
-            }
-        }
-    }
-
-    fn count(&mut self, i: usize, answer: Result<WriteReport, WriteError>) {
-        let share = &self.shares[i];
-        let failure = Failure::of(&answer);
-        self.tally.add(share.units.as_deref(), failure);
-        let Some(failure) = failure else { return };
-        if failure == Failure::Unavailable && share.to.is_some() {
-            self.failed.push(i);
-        }
-        if self.said.iter().all(|(said, _)| *said != failure) {
-            self.said.push((failure, answer));
-        }
-    }
-
-    /// The answer for a request that failed: what was said first in the verdict's class.
-    fn failure(self, verdict: Failure) -> Result<WriteReport, WriteError> {
-        let at = self.said.iter().position(|(said, _)| *said == verdict).unwrap_or(0);
-        let answer = self.said.into_iter().nth(at).map(|(_, answer)| answer);
-        let text = match &answer {
-            Some(Err(error)) => error.chain(),
-            Some(Ok(report)) => report.rejections.first().map(|r| r.reason.clone()).unwrap_or_default(),
-            None => String::new(),
-        };
-        let kind = match verdict {
-            Failure::Unavailable => ErrorKind::Unavailable,
-            Failure::Internal => ErrorKind::Internal,
-            // A receiver's own words: which samples, and why.
-            _ => return answer.unwrap_or_else(|| Err(StoreError::internal("a failure without an answer"))),
-        };
-        Err(StoreError::new(kind, format!("too few receivers took the request: {text}")))
     }
 }

@@ -29,7 +29,7 @@ const CLASSES: [Failure; 5] =
 
 impl Failure {
     /// Repeating the request does not help, as long as nothing else changes.
-    fn is_permanent(self) -> bool {
+    pub(super) fn is_permanent(self) -> bool {
         self <= Failure::Limit
     }
 
@@ -90,6 +90,11 @@ impl Tally {
         Tally { quorum: narrow(quorum), replicas: narrow(replicas), units: vec![Counts::default(); units] }
     }
 
+    /// How many units there are.
+    pub(super) fn units(&self) -> usize {
+        self.units.len()
+    }
+
     /// Counts one receiver's answer.
     pub(super) fn add(&mut self, units: Units<'_>, failure: Option<Failure>) {
         self.each(units, |counts| match failure {
@@ -146,13 +151,21 @@ impl Tally {
         self.units.iter().all(|c| c.successes >= self.quorum)
     }
 
-    /// Units for which more successes could come from `units`' receivers are all that is missing: with a success in each of
-    /// the given shares the request would be stored.
-    pub(super) fn would_be_stored_by(&self, shares: &[Units<'_>], here: &Here) -> bool {
+    /// With a success of each of these shares the request would be stored.
+    pub(super) fn would_be_stored_with(&self, shares: &[Units<'_>]) -> bool {
+        self.would_be_stored(shares, |_| true)
+    }
+
+    /// With a hint of each of these shares the request would be stored; `here` is what this machine holds already.
+    pub(super) fn would_be_stored_by_hints(&self, shares: &[Units<'_>], here: &Here) -> bool {
         let mut here = here.clone();
+        self.would_be_stored(shares, |unit| here.add(unit))
+    }
+
+    fn would_be_stored(&self, shares: &[Units<'_>], mut counts: impl FnMut(u32) -> bool) -> bool {
         let mut successes: Vec<u8> = self.units.iter().map(|c| c.successes).collect();
         for units in shares {
-            let mut one = |unit: u32| successes[unit as usize] += u8::from(here.add(unit));
+            let mut one = |unit: u32| successes[unit as usize] += u8::from(counts(unit));
             match units {
                 None => (0..self.units.len() as u32).for_each(&mut one),
                 Some(units) => units.iter().copied().for_each(&mut one),
@@ -279,8 +292,12 @@ mod tests {
         tally.add(None, None);
         tally.add(None, Some(Failure::Unavailable));
         tally.add(None, Some(Failure::Unavailable));
-        assert!(!tally.would_be_stored_by(&[None, None], &here), "unit 0 would lie on one machine only");
-        assert!(tally.would_be_stored_by(&[None], &Here::none(2)));
+        assert!(
+            !tally.would_be_stored_by_hints(&[None, None], &here),
+            "unit 0 would lie on one machine only"
+        );
+        assert!(tally.would_be_stored_by_hints(&[None], &Here::none(2)));
+        assert!(tally.would_be_stored_with(&[None]) && !tally.would_be_stored_with(&[Some(&[0])]));
         tally.replace_by_hint(None, &mut here);
         assert_eq!(tally.verdict(), Some(Failure::Unavailable));
         let mut tally = Tally::new(1, 3, 2);

@@ -113,7 +113,7 @@ impl Replay {
         }
         let (results, done) = match self.ring.peer(peer) {
             Some(peer) => (peer.send_now(&shares).await, "delivered"),
-            None => (self.ring.reroute(&shares).await, "rerouted"),
+            None => (self.ring.reroute(shares).await, "rerouted"),
         };
         for result in results {
             self.count(peer, result, done)?;
