@@ -214,7 +214,7 @@ impl QueryContext {
     }
 
     /// An error when the query was cancelled or its deadline has passed.
-    pub(crate) fn wanted(&self) -> Result<(), QueryableError> {
+    pub fn wanted(&self) -> Result<(), QueryableError> {
         if self.is_cancelled() {
             return Err(QueryableError::new(QueryableErrorKind::Cancelled, "query was canceled"));
         }

@@ -162,15 +162,17 @@ fn wait<F: Future + Unpin>(
                 runtime.block_on(async { tokio::time::timeout(patience, future).await })
             })
         };
-        loop {
-            let left = cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
-            let patience = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
-            // Meanwhile another query may have the core.
-            match while_waiting(cx, || block_on(&mut future, patience))? {
-                Ok(done) => return Ok(done),
-                Err(_elapsed) => cx.check()?,
+        // Meanwhile another query may have the core.
+        while_waiting(cx, || {
+            loop {
+                let left = cx.deadline.map_or(CANCEL_CHECK, |d| d.saturating_duration_since(Instant::now()));
+                let patience = left.min(CANCEL_CHECK).max(Duration::from_millis(1));
+                match block_on(&mut future, patience) {
+                    Ok(done) => return Ok(done),
+                    Err(_elapsed) => cx.wanted()?,
+                }
             }
-        }
+        })?
     })
 }
 

@@ -45,6 +45,13 @@ struct Waiter {
     call: Condvar,
 }
 
+/// Where in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    First,
+    Last,
+}
+
 impl Turns {
     const fn new(places: usize) -> Self {
         let state = State { taken: 0, queue: VecDeque::new() };
@@ -52,18 +59,26 @@ impl Turns {
     }
 
     /// Waits for a place; `Err` when the query is not wanted any more.
-    fn take(&self, cx: &QueryContext) -> Result<(), QueryableError> {
+    fn take(&self, at: Place, cx: &QueryContext) -> Result<(), QueryableError> {
         let mut state = self.state.lock();
         if state.taken < self.places {
             state.taken += 1;
             return Ok(());
         }
-        self.queue_up(&mut state, cx)
+        self.queue_up(&mut state, at, cx)
     }
 
-    fn queue_up(&self, state: &mut MutexGuard<'_, State>, cx: &QueryContext) -> Result<(), QueryableError> {
+    fn queue_up(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        at: Place,
+        cx: &QueryContext,
+    ) -> Result<(), QueryableError> {
         let waiter = Arc::new(Waiter::default());
-        state.queue.push_back(Arc::clone(&waiter));
+        match at {
+            Place::First => state.queue.push_front(Arc::clone(&waiter)),
+            Place::Last => state.queue.push_back(Arc::clone(&waiter)),
+        }
         self.waiting.store(state.queue.len(), Ordering::Relaxed);
         loop {
             waiter.call.wait_for(state, CANCEL_CHECK);
@@ -97,7 +112,7 @@ impl Turns {
             return Ok(());
         }
         self.give(&mut state);
-        self.queue_up(&mut state, cx)
+        self.queue_up(&mut state, Place::Last, cx)
     }
 }
 
@@ -125,7 +140,7 @@ impl Turn {
         // A thread that has one already evaluates something on behalf of the same query.
         let queues = cx.takes_turns && SINCE.get().is_none();
         if queues {
-            turns().take(cx)?;
+            turns().take(Place::Last, cx)?;
             SINCE.set(Some(Instant::now()));
         }
         Ok(Turn { busy: Some(Busy::enter()), queues })
@@ -161,18 +176,22 @@ pub(crate) fn give_way(cx: &QueryContext) -> Result<(), QueryableError> {
 /// Does what needs no core, such as waiting for a store, while another query computes. Errors: the query was cancelled, or
 /// ran out of time, until it was its turn again.
 pub fn while_waiting<T>(cx: &QueryContext, wait: impl FnOnce() -> T) -> Result<T, QueryableError> {
-    if SINCE.take().is_none() {
-        return Ok(wait());
-    }
+    let Some(since) = SINCE.take() else { return Ok(wait()) };
+    let used = since.elapsed();
     turns().give(&mut turns().state.lock());
     let done = wait();
-    turns().take(cx)?;
-    SINCE.set(Some(Instant::now()));
+    // A query that reads little by little would come last each time; so it does once its turn is used up.
+    let (place, used) = if used < TURN { (Place::First, used) } else { (Place::Last, Duration::ZERO) };
+    turns().take(place, cx)?;
+    let now = Instant::now();
+    SINCE.set(Some(now.checked_sub(used).unwrap_or(now)));
     Ok(done)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Barrier, mpsc};
+
     use super::*;
 
     /// Waits until so many are in the queue.
@@ -186,21 +205,28 @@ mod tests {
     fn turns_come_in_order_and_are_given_back() {
         let turns = Turns::new(1);
         let cx = QueryContext::new();
-        turns.take(&cx).unwrap();
+        turns.take(Place::Last, &cx).unwrap();
         let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for n in 0..3 {
                 let (turns, served, cx) = (&turns, &served, &cx);
                 scope.spawn(move || {
-                    turns.take(cx).unwrap();
+                    turns.take(Place::Last, cx).unwrap();
                     served.lock().push(n);
                     turns.give(&mut turns.state.lock());
                 });
                 until_waiting(turns, n + 1);
             }
+            let (turns, served, cx) = (&turns, &served, &cx);
+            scope.spawn(move || {
+                turns.take(Place::First, cx).unwrap();
+                served.lock().push(3);
+                turns.give(&mut turns.state.lock());
+            });
+            until_waiting(turns, 4);
             // To the end of the queue.
-            turns.give_and_queue_up(&cx).unwrap();
-            assert_eq!(*served.lock(), [0, 1, 2]);
+            turns.give_and_queue_up(cx).unwrap();
+            assert_eq!(*served.lock(), [3, 0, 1, 2]);
         });
         // Nobody waits: it stays.
         turns.give_and_queue_up(&cx).unwrap();
@@ -212,10 +238,10 @@ mod tests {
     #[test]
     fn who_is_cancelled_leaves_the_queue() {
         let turns = Turns::new(1);
-        turns.take(&QueryContext::new()).unwrap();
+        turns.take(Place::Last, &QueryContext::new()).unwrap();
         let cx = QueryContext::new();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| turns.take(&cx));
+            let waiter = scope.spawn(|| turns.take(Place::Last, &cx));
             until_waiting(&turns, 1);
             cx.cancel();
             assert!(waiter.join().unwrap().is_err());
@@ -229,7 +255,7 @@ mod tests {
     fn a_query_that_waits_lets_others_compute() {
         let cx = QueryContext::new().taking_turns();
         let turn = Turn::take(&cx).unwrap();
-        let at_once = std::sync::Barrier::new(cores());
+        let at_once = Barrier::new(cores());
         let others = || {
             std::thread::scope(|scope| {
                 for _ in 0..cores() {
