@@ -142,8 +142,9 @@ impl Engine {
         let instant = step_ms == 0;
         let steps = if instant { 1 } else { Grid::new(plan.times.start, plan.times.end, step_ms).count };
         let step_stats = self.options.step_stats && cx.step_stats && steps <= self.options.samples_max;
-        let _turn = crate::exec::turns::Turn::take(cx)?;
+        // Waiting for a turn counts.
         let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
+        let _turn = crate::exec::turns::Turn::take(&cx)?;
         let profile = cx.analyze.then(|| Profile::new(plan.ast.len()));
         let budget = Budget::new(self.options.samples_max, Arc::clone(&cx.memory), profile.clone());
         let mut exec = Exec {

@@ -193,6 +193,11 @@ mod tests {
     use std::sync::{Barrier, mpsc};
 
     use super::*;
+    use crate::script::MemoryStorage;
+    use crate::{Engine, EngineOptions};
+
+    /// Of the tests that need every turn of the process, one at a time.
+    static EVERY_TURN: Mutex<()> = Mutex::new(());
 
     /// Waits until so many are in the queue.
     fn until_waiting(turns: &Turns, n: usize) {
@@ -253,6 +258,7 @@ mod tests {
 
     #[test]
     fn a_query_that_waits_lets_others_compute() {
+        let _alone = EVERY_TURN.lock();
         let cx = QueryContext::new().taking_turns();
         let turn = Turn::take(&cx).unwrap();
         let at_once = Barrier::new(cores());
@@ -270,5 +276,34 @@ mod tests {
         assert!(SINCE.get().is_some());
         drop(turn);
         assert!(SINCE.get().is_none());
+    }
+
+    #[test]
+    fn the_time_a_query_has_includes_its_wait_for_a_turn() {
+        let _alone = EVERY_TURN.lock();
+        let storage = MemoryStorage::new();
+        let timeout = Duration::from_millis(1);
+        let engine = Engine::new(EngineOptions { timeout, ..EngineOptions::default() });
+        let all_hold = Barrier::new(cores() + 1);
+        let gate = Mutex::new(());
+        let shut = gate.lock();
+        let (done, answer) = mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            for _ in 0..cores() {
+                scope.spawn(|| {
+                    let _turn = Turn::take(&QueryContext::new().taking_turns()).unwrap();
+                    all_hold.wait();
+                    drop(gate.lock());
+                });
+            }
+            all_hold.wait();
+            scope.spawn(|| {
+                let cx = QueryContext::new().taking_turns();
+                done.send(engine.instant(&storage, "vector(1)", 0, &cx).map(|r| r.stats)).unwrap();
+            });
+            let answer = answer.recv_timeout(Duration::from_secs(60));
+            drop(shut);
+            assert!(answer.expect("it does not wait for long").is_err());
+        });
     }
 }
