@@ -100,6 +100,8 @@ pub enum QueryableErrorKind {
     Unavailable,
     /// The data is damaged.
     Corrupt,
+    /// The request asks for what the storage does not answer, and never will.
+    Invalid,
     /// A limit of the storage was exceeded.
     LimitExceeded,
     /// The query may not use so much memory.

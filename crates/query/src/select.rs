@@ -260,7 +260,8 @@ fn query_error(error: StoreError) -> QueryableError {
         ErrorKind::LimitExceeded => QueryableErrorKind::LimitExceeded,
         ErrorKind::Cancelled => QueryableErrorKind::Cancelled,
         ErrorKind::Timeout => QueryableErrorKind::Timeout,
-        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Internal => QueryableErrorKind::Internal,
+        ErrorKind::Invalid => QueryableErrorKind::Invalid,
+        ErrorKind::Conflict | ErrorKind::Internal => QueryableErrorKind::Internal,
     };
     QueryableError::new(kind, error.chain())
 }

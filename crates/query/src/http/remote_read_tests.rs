@@ -194,6 +194,7 @@ async fn bad_requests_are_400() {
         (query(&[(9, "a", "b")], 0, 1), "unknown matcher type 9"),
         (query(&[(2, "a", "(")], 0, 1), "matcher on a: "),
         (query(&[], 0, 1), "a query needs a matcher"),
+        (query(&[(0, "cluster", "a")], 0, 1), "memory: no matchers specified"),
     ] {
         let (status, _, body) = post(&api, vec![bad], vec![]).await;
         let text = String::from_utf8(body).unwrap();

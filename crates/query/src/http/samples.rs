@@ -78,6 +78,7 @@ pub(super) fn into_known_chunks(data: SeriesData) -> Result<Vec<Chunk>, ChunkErr
 /// What a failed read is worth to an HTTP client.
 pub(super) fn status_of(error: &QueryableError) -> http::StatusCode {
     match error.kind {
+        QueryableErrorKind::Invalid => http::StatusCode::BAD_REQUEST,
         QueryableErrorKind::LimitExceeded | QueryableErrorKind::MemoryExceeded => {
             http::StatusCode::UNPROCESSABLE_ENTITY
         }

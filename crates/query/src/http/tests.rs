@@ -266,6 +266,10 @@ async fn federation_has_the_newest_samples() {
     assert_eq!(body, "");
     assert_eq!(get(&later, "/federate").await.1, "");
     assert_eq!(get(&later, "/federate?match[]=%7B").await.0, 400);
+    // What is left without a matcher of the series' own is the request's fault, not the server's.
+    let (status, body) = get(&later, "/federate?match[]={cluster=%22a%22}").await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("no matchers specified (excluding external labels)"), "{body}");
 }
 
 #[test]
