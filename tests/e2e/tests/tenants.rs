@@ -1,5 +1,6 @@
 //! Tenants in a real process: nobody sees another's data, nobody holds up another, limits hold and change without a restart.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,6 +46,36 @@ fn metadata(metric: &str, help: &str) -> Vec<u8> {
     out
 }
 
+fn varint(mut v: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+    out
+}
+
+/// What a tenant reads over remote read with these matchers (type, name, value), as text in which labels can be looked for.
+fn remote_read_as(server: &Chronolith, tenant: &str, matchers: &[(u8, &str, &str)]) -> (u16, String) {
+    let field = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let times = [&[0x08][..], &varint(*T0 as u64 - 60_000), &[0x10], &varint(*T0 as u64 + 60_000)].concat();
+    let of = |(kind, name, value): &(u8, &str, &str)| {
+        let matcher = [&[0x08, *kind][..], &field(2, name.as_bytes()), &field(3, value.as_bytes())].concat();
+        field(3, &matcher)
+    };
+    let query = [times, matchers.iter().flat_map(of).collect()].concat();
+    let headers = [("THANOS-TENANT", tenant), ("content-encoding", "snappy")];
+    let url = server.url("/api/v1/read");
+    let reply =
+        http::request("POST", &url, &headers, &snappy(&field(1, &query))).expect("the server answers");
+    let body = match reply.status {
+        200 => snap::raw::Decoder::new().decompress_vec(&reply.body).expect("snappy"),
+        _ => reply.body.clone(),
+    };
+    (reply.status, String::from_utf8_lossy(&body).into_owned())
+}
+
 /// A series with one sample and one exemplar, whose trace is the tenant's.
 fn with_exemplar(name: &str, trace: &str) -> Vec<u8> {
     let label = |name: &str, value: &str| {
@@ -52,13 +83,7 @@ fn with_exemplar(name: &str, trace: &str) -> Vec<u8> {
         chronolith_model::write::encode_labels([(name, value)], &mut one);
         one
     };
-    let mut timestamp = Vec::new();
-    let mut t = *T0 as u64;
-    while t >= 0x80 {
-        timestamp.push(t as u8 | 0x80);
-        t >>= 7;
-    }
-    timestamp.push(t as u8);
+    let timestamp = varint(*T0 as u64);
     let at = |value: f64| [&[0x09][..], &value.to_le_bytes(), &[0x10], &timestamp].concat();
     let sample = at(1.0);
     let exemplar =
@@ -70,6 +95,9 @@ fn with_exemplar(name: &str, trace: &str) -> Vec<u8> {
     }
     [&[0x0A, series.len() as u8][..], &series].concat()
 }
+
+/// What tenant `b` wrote, of which nobody else is to see anything.
+const OF_B: [&str; 5] = ["mark-b", "own_b", "label_b", "traced_b", "\"b\""];
 
 fn snappy(body: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(body).unwrap()
@@ -116,7 +144,12 @@ fn a_tenant_sees_its_own_and_nothing_else() {
         "/api/v1/metadata?metric=own_b".to_owned(),
         format!("/federate?match[]={all}"),
         format!("/federate?match[]={forged}"),
+        "/api/v1/status/tsdb?limit=100".to_owned(),
+        format!("/api/v1/status/tsdb?limit=100&match[]={forged}"),
+        "/api/v1/status/tsdb/blocks".to_owned(),
     ];
+    let every = (2, "__name__", ".+");
+    let read = [&[every][..], &[every, (0, "tenant_id", "b")], &[every, (2, "tenant_id", "a|b")]];
     // In the head first, then from the bucket.
     for round in ["head", "blocks"] {
         let mut seen = String::new();
@@ -125,11 +158,32 @@ fn a_tenant_sees_its_own_and_nothing_else() {
             // What names nothing but a tenant is left without a matcher, which not every path takes.
             assert!(reply.status == 200 || path.contains(&forged), "{round} {path}: {}", reply.text());
             let text = reply.text();
-            for trace in ["mark-b", "own_b", "label_b", "traced_b", "\"b\""] {
+            for trace in OF_B {
                 assert!(!text.contains(trace), "{round}: {path} shows {trace}: {text}");
             }
             seen.push_str(&text);
         }
+        for matchers in read {
+            let (status, text) = remote_read_as(&server, "a", matchers);
+            assert_eq!(status, 200, "{round} {matchers:?}: {text}");
+            assert!(text.contains("own_a") && text.contains("mark-a"), "{round} {matchers:?}: {text}");
+            assert!(!OF_B.iter().any(|trace| text.contains(trace)), "{round} {matchers:?}: {text}");
+        }
+        assert_eq!(remote_read_as(&server, "a", &[(0, "tenant_id", "b")]).0, 400, "{round}");
+        let blocks = |tenant| -> BTreeSet<String> {
+            let reply = get_as(&server, tenant, "/api/v1/status/tsdb/blocks");
+            let body: Value = serde_json::from_slice(&reply.body).unwrap();
+            let blocks = body["data"]["blocks"].as_array().unwrap().iter();
+            blocks.map(|b| b["ulid"].as_str().unwrap().to_owned()).collect()
+        };
+        let (of_a, of_b) = (blocks("a"), blocks("b"));
+        assert_eq!(
+            (of_a.is_empty(), of_b.is_empty()),
+            (round == "head", round == "head"),
+            "{of_a:?} {of_b:?}"
+        );
+        assert!(of_a.is_disjoint(&of_b), "{of_a:?} {of_b:?}");
+        assert_eq!(blocks("nobody"), BTreeSet::new());
         let mut own = vec!["mark-a", "own_a", "label_a"];
         if round == "head" {
             own.extend(["trace-mark-a", "help-mark-a"]);

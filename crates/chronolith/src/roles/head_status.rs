@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chronolith_model::Matcher;
 use chronolith_query::http::StatusSource;
 use chronolith_receive::Tenants;
 
@@ -11,9 +12,12 @@ pub(super) struct HeadStatus(pub(super) Arc<Tenants>);
 
 #[async_trait]
 impl StatusSource for HeadStatus {
-    async fn blocks(&self) -> Vec<String> {
+    async fn blocks(&self, tenant: Option<&Matcher>) -> Vec<String> {
         let Ok(db) = self.0.db() else { return Vec::new() };
-        let tenants = db.tenants();
+        let mut tenants = db.tenants();
+        if let Some(matcher) = tenant {
+            tenants.retain(|t| matcher.matches(self.0.external_of(t).get(&matcher.name).unwrap_or("")));
+        }
         let blocks = tenants.iter().flat_map(|tenant| db.blocks(tenant));
         blocks.map(|block| String::from_utf8_lossy(&block.meta().to_json()).into_owned()).collect()
     }

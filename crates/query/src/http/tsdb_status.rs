@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use chronolith_httpapi::{Annotations, ApiError, ErrorKind, success};
+use chronolith_model::Matcher;
 use chronolith_storeapi::{Status as _, StatusRequest};
 
 use super::Api;
@@ -18,8 +19,8 @@ const ENTRIES_EACH: usize = 100;
 /// What this process has on its own disk.
 #[async_trait]
 pub trait StatusSource: Send + Sync {
-    /// The `meta.json` of each local block.
-    async fn blocks(&self) -> Vec<String>;
+    /// The `meta.json` of each local block; of the tenants only whose external labels fit `tenant`, where there is one.
+    async fn blocks(&self, tenant: Option<&Matcher>) -> Vec<String>;
 }
 
 pub(super) async fn tsdb(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -73,15 +74,16 @@ pub(super) async fn tsdb(State(api): State<Api>, request: Request) -> Result<Res
 }
 
 /// The blocks on this process's own disk; a querier by itself has none.
-pub(super) async fn blocks(State(api): State<Api>) -> Response {
+pub(super) async fn blocks(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let (tenant, _) = api.params(request).await?;
     let blocks = match &api.status {
-        Some(source) => source.blocks().await,
+        Some(source) => source.blocks(tenant.as_ref()).await,
         None => Vec::new(),
     };
-    success(&Annotations::default(), |j| {
+    Ok(success(&Annotations::default(), |j| {
         j.raw(r#"{"blocks":"#).array(&blocks, |j, meta| {
             j.raw(meta);
         });
         j.raw("}");
-    })
+    }))
 }
