@@ -3,6 +3,7 @@
 //! Which sample is current follows from the times, and series of one target have the same ones: it is worked out once and
 //! kept for the series that come after, whose values are then only copied.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use chronolith_chunk::SampleColumns;
@@ -12,8 +13,9 @@ use crate::exec::batch::{RowMut, histogram_weight};
 use crate::exec::labels::without_metadata;
 use crate::exec::parallel::SeriesRows;
 use crate::exec::samples::advance;
-use crate::exec::{Batch, Exec, Grid, Result};
+use crate::exec::{Batch, Exec, Grid, Result, is_scheduled};
 use crate::parser::VectorSelector;
+use crate::queryable::{QueryContext, QueryableError};
 
 /// What an instant selector yields at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +49,8 @@ struct Schedule {
     points: u64,
 }
 
-/// Samples up to which a series' steps are worked out ahead.
-const SCHEDULED: usize = 1 << 20;
+/// Steps between two looks at the clock and the cancel flag within one series.
+const STEPS_BETWEEN_CHECKS: usize = 1 << 20;
 
 impl Schedule {
     fn follow(&mut self, times: &[i64], selector: &VectorSelector, lookback_ms: i64, grid: &Grid) {
@@ -62,7 +64,7 @@ impl Schedule {
         self.present.clear();
         self.present.resize(grid.count.div_ceil(64), 0);
         self.points = 0;
-        each_recent(selector, lookback_ms, times, grid, |step, i| {
+        each_recent(selector, lookback_ms, times, grid, 0..grid.count, &mut 0, |step, i| {
             self.current[step] = i as u32;
             self.present[step / 64] |= 1 << (step % 64);
             self.points += 1;
@@ -98,7 +100,7 @@ impl SeriesRows for CurrentRows<'_> {
         columns: &mut SampleColumns,
         out: &mut Batch,
     ) -> Result<()> {
-        let lookback = exec.plan.times.lookback_ms;
+        let (lookback, cx) = (exec.plan.times.lookback_ms, exec.cx);
         let counts = &mut exec.counts;
         let strip = self.strip;
         let labels = || if strip { without_metadata(labels) } else { labels.clone() };
@@ -106,7 +108,7 @@ impl SeriesRows for CurrentRows<'_> {
         // At one step there is nothing to keep.
         if plain
             && self.grid.count > 1
-            && columns.len() <= SCHEDULED
+            && is_scheduled(columns.len(), &self.grid)
             && !columns.values.iter().fold(false, |any, v| any | is_stale_nan(*v))
         {
             self.schedule.follow(&columns.ts, self.selector, lookback, &self.grid);
@@ -115,8 +117,9 @@ impl SeriesRows for CurrentRows<'_> {
             out.push(labels, self.drop_name, |row| self.schedule.write(&columns.values, row));
             return Ok(());
         }
+        let mut done = Ok(());
         out.push(labels, self.drop_name, |row| {
-            each_current(self.selector, lookback, columns, &self.grid, |step, i| {
+            done = each_current(cx, self.selector, lookback, columns, &self.grid, |step, i| {
                 let mut weight = 1;
                 match self.what {
                     Current::Value => match columns.histogram(i) {
@@ -135,39 +138,51 @@ impl SeriesRows for CurrentRows<'_> {
                 counts.add(step, weight, weight);
             });
         });
-        Ok(())
+        Ok(done?)
     }
 }
 
-/// Calls `f(step, i)` for each step at which sample `i` is current.
+/// Calls `f(step, i)` for each step at which sample `i` is current. Errors: the query is not wanted any more; `f` was not
+/// called for all of them.
 #[inline(always)]
 pub(crate) fn each_current(
+    cx: &QueryContext,
     selector: &VectorSelector,
     lookback_ms: i64,
     columns: &SampleColumns,
     grid: &Grid,
     mut f: impl FnMut(usize, usize),
-) {
-    each_recent(selector, lookback_ms, &columns.ts, grid, |step, i| {
-        if !is_stale_nan(columns.values[i]) {
-            f(step, i);
+) -> std::result::Result<(), QueryableError> {
+    let mut next = 0;
+    for from in (0..grid.count).step_by(STEPS_BETWEEN_CHECKS) {
+        if from > 0 {
+            cx.check()?;
         }
-    });
+        let steps = from..grid.count.min(from + STEPS_BETWEEN_CHECKS);
+        each_recent(selector, lookback_ms, &columns.ts, grid, steps, &mut next, |step, i| {
+            if !is_stale_nan(columns.values[i]) {
+                f(step, i);
+            }
+        });
+    }
+    Ok(())
 }
 
-/// Calls `f(step, i)` for each step for which sample `i` is the newest one, and not too old.
+/// Calls `f(step, i)` for each of some steps for which sample `i` is the newest one, and not too old. `next` is the first
+/// sample that is newer, from 0 on.
 #[inline(always)]
 fn each_recent(
     selector: &VectorSelector,
     lookback_ms: i64,
     times: &[i64],
     grid: &Grid,
+    steps: Range<usize>,
+    next: &mut usize,
     mut f: impl FnMut(usize, usize),
 ) {
-    let mut next = 0;
-    for step in 0..grid.count {
+    for step in steps {
         let at = selector.timestamp_ms.unwrap_or_else(|| grid.t(step)) - selector.offset_ms;
-        next = advance(times, next, at);
+        *next = advance(times, *next, at);
         let Some(i) = next.checked_sub(1) else { continue };
         if times[i] > at - lookback_ms {
             f(step, i);
@@ -181,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::parser::{NodeKind, ParseOptions, parse};
+    use crate::queryable::QueryableErrorKind;
 
     #[test]
     fn what_is_kept_is_what_is_found() {
@@ -195,13 +211,32 @@ mod tests {
             let mut batch = Batch::new(grid.count);
             batch.push(Labels::empty, false, |row| schedule.write(&columns.values, row));
             batch.rows().for_each(|row| row.each(|i, v, _| got.push((i, v))));
-            each_current(selector, 60_000, &columns, &grid, |step, i| want.push((step, columns.values[i])));
+            let push = |step, i: usize| want.push((step, columns.values[i]));
+            each_current(&QueryContext::new(), selector, 60_000, &columns, &grid, push).unwrap();
             assert_eq!(got, want);
             assert_eq!(schedule.points, want.len() as u64);
         }
         let stale = SampleColumns::from_floats([(0, 1.0), (10_000, STALE_NAN), (20_000, 2.0)]);
         let mut at = Vec::new();
-        each_current(selector, 60_000, &stale, &grid, |_, i| at.push(i));
+        each_current(&QueryContext::new(), selector, 60_000, &stale, &grid, |_, i| at.push(i)).unwrap();
         assert!(at.contains(&0) && !at.contains(&1) && at.contains(&2));
+    }
+
+    #[test]
+    fn a_long_row_ends_where_it_is_not_wanted_any_more() {
+        let ast = parse("a", &ParseOptions::ALL).unwrap();
+        let NodeKind::VectorSelector(selector) = ast.kind(ast.root()) else { panic!("it is a selector") };
+        let grid = Grid::new(0, 3 * STEPS_BETWEEN_CHECKS as i64, 1);
+        let columns = SampleColumns::from_floats([(0, 1.0), (STEPS_BETWEEN_CHECKS as i64 + 5, 2.0)]);
+        let (cx, mut last) = (QueryContext::new(), 0);
+        let all = |step: usize, i: usize| {
+            if i > 0 {
+                cx.cancel();
+            }
+            last = step;
+        };
+        let stopped = each_current(&cx, selector, i64::from(i32::MAX), &columns, &grid, all).unwrap_err();
+        assert_eq!(stopped.kind, QueryableErrorKind::Cancelled);
+        assert_eq!(last, 2 * STEPS_BETWEEN_CHECKS - 1, "two stretches of three");
     }
 }

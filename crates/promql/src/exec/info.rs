@@ -184,10 +184,10 @@ impl<'a> Exec<'a> {
             self.counts.read += columns.len() as u64;
             let mut times = vec![None; grid.count];
             let mut histogram = false;
-            each_current(anchor, lookback, &columns, grid, |step, i| {
+            each_current(self.cx, anchor, lookback, &columns, grid, |step, i| {
                 histogram |= columns.histogram(i).is_some();
                 times[step] = Some(columns.ts[i]);
-            });
+            })?;
             if histogram {
                 return Err(EngineError::Execution(format!(
                     "this should be an info metric, with float samples: {}",

@@ -61,8 +61,16 @@ const BATCH_ROWS: usize = 1024;
 const ROWS_BETWEEN_CHECKS: usize = 64;
 /// Steps of which a row is so small that it need not be asked for.
 const STEPS_PLAIN: usize = 64 * 1024;
+/// Samples up to which what follows from a series' times is worked out ahead.
+const SAMPLES_SCHEDULED: usize = 1 << 20;
 /// What a step of a row takes while the row is computed: the value, its time and as much again as a scratch copy.
 const ROW_STEP_BYTES: usize = 32;
+
+/// Whether what follows from a series' times is worked out ahead and kept for the next one. It is where that takes some
+/// megabytes at most, which no budget counts, and is done before a look at the clock is due.
+fn is_scheduled(samples: usize, grid: &Grid) -> bool {
+    samples <= SAMPLES_SCHEDULED && grid.count <= STEPS_PLAIN
+}
 
 /// The state of one query's evaluation.
 pub(crate) struct Exec<'a> {
@@ -160,6 +168,10 @@ impl<'a> Exec<'a> {
             return Ok(());
         }
         batch.charge(&self.budget, self.node)?;
+        if batch.steps() > STEPS_PLAIN {
+            // Each operator takes long with a row of so many.
+            self.cx.check()?;
+        }
         sink(self, batch)
     }
 

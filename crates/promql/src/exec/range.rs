@@ -14,15 +14,12 @@ use crate::exec::parallel::SeriesRows;
 use crate::exec::samples::{Samples, Window, Windows};
 use crate::exec::schedule::Schedule;
 use crate::exec::slide::{SlideBuffers, slide};
-use crate::exec::{Batch, Exec, Grid, Result, Sink};
+use crate::exec::{Batch, Exec, Grid, Result, Sink, is_scheduled};
 use crate::functions::blocks::Regression;
 use crate::functions::rate::RateKind;
 use crate::functions::{kahan, over_time, quantile, rate};
 use crate::memory::MemoryUse;
 use crate::parser::{Call, ExprId, FunctionId, NodeKind, Span, Subquery, ValueType, VectorSelector};
-
-/// Samples up to which a series' windows are worked out ahead, without a look at the clock.
-const SCHEDULED: usize = 1 << 20;
 
 /// A range function's call, resolved for a grid.
 #[derive(Clone)]
@@ -236,7 +233,8 @@ impl<'a> Exec<'a> {
                             &st_free
                         };
                         range.resets.find(samples, kind.is_counter);
-                        if samples.fst.is_empty() && samples.ft.len() <= SCHEDULED && !counts.by_step() {
+                        if samples.fst.is_empty() && is_scheduled(samples.ft.len(), grid) && !counts.by_step()
+                        {
                             let RangeCall { schedule, resets, stored, .. } = range;
                             schedule.follow(samples, &windows, grid, kind, *stored);
                             counts.all(schedule.totals());
