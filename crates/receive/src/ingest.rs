@@ -81,7 +81,7 @@ impl LocalSink {
     }
 
     fn count(&self, tenant: &TenantId, outcome: &WriteOutcome) {
-        self.rejections.note(tenant, outcome);
+        self.rejections.note(tenant, self.tenants.limits().names(), outcome);
         let series_limit = RejectReason::SeriesLimit(0).kind();
         if outcome.rejected_by_kind.iter().any(|(kind, _)| *kind == series_limit) {
             self.tenants.limits().head_series_limited(tenant);

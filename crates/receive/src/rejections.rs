@@ -11,6 +11,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
+use crate::tenant::TenantNames;
+
 /// A tenant's rejections for one reason are told this often at the most.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pairs of tenant and reason whose last line is remembered. Beyond, all are forgotten, and may be told anew.
@@ -67,18 +69,13 @@ impl Rejections {
         r
     }
 
-    /// Counts what became of a write, and tells of what was refused.
-    pub(crate) fn note(&self, tenant: &TenantId, outcome: &WriteOutcome) {
-        let labels = || TenantLabels { tenant: tenant.as_str().to_owned() };
-        if outcome.out_of_order_written > 0 {
-            self.late.get_or_create(&labels()).inc_by(outcome.out_of_order_written as u64);
+    /// Counts what became of a write, and tells of what was refused. `names` bounds the counters' series.
+    pub(crate) fn note(&self, tenant: &TenantId, names: &TenantNames, outcome: &WriteOutcome) {
+        if outcome.out_of_order_written == 0 && outcome.rejected_by_kind.is_empty() {
+            return;
         }
+        self.count(names.label(tenant), outcome.out_of_order_written, &outcome.rejected_by_kind);
         for (kind, count) in &outcome.rejected_by_kind {
-            let by_reason = RejectionLabels { tenant: tenant.as_str().to_owned(), reason: kind };
-            self.by_reason.get_or_create(&by_reason).inc_by(*count as u64);
-            if let Some((_, family)) = self.upstream.iter().find(|(k, _)| k == kind) {
-                family.get_or_create(&labels()).inc_by(*count as u64);
-            }
             let example = outcome.rejected.iter().find(|r| r.reason.kind() == *kind);
             if let Some(rejected) = self.due(tenant, kind, *count, Instant::now())
                 && let Some(example) = example
@@ -92,6 +89,19 @@ impl Rejections {
                     "samples rejected"
                 );
             }
+        }
+    }
+
+    fn count(&self, tenant: String, late: usize, rejected_by_kind: &[(&'static str, usize)]) {
+        for (kind, count) in rejected_by_kind {
+            let by_reason = RejectionLabels { tenant: tenant.clone(), reason: kind };
+            self.by_reason.get_or_create(&by_reason).inc_by(*count as u64);
+            if let Some((_, family)) = self.upstream.iter().find(|(k, _)| k == kind) {
+                family.get_or_create(&TenantLabels { tenant: tenant.clone() }).inc_by(*count as u64);
+            }
+        }
+        if late > 0 {
+            self.late.get_or_create(&TenantLabels { tenant }).inc_by(late as u64);
         }
     }
 
@@ -123,6 +133,26 @@ impl Rejections {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tenants_beyond_the_names_share_their_counters() {
+        let mut registry = Registry::default();
+        let (r, names) = (Rejections::new(&mut registry), TenantNames::default());
+        for i in 0..1010 {
+            r.count(names.label(&TenantId::new(&format!("t{i}")).unwrap()), 1, &[("too_old", 2)]);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for (name, more, value) in [
+            ("chronolith_receive_rejections_total", ",reason=\"too_old\"", 20),
+            ("prometheus_tsdb_too_old_samples_total", "", 20),
+            ("prometheus_tsdb_head_out_of_order_samples_appended_total", "", 10),
+        ] {
+            let shared = format!("{name}{{tenant=\"other-tenants\"{more}}} {value}\n");
+            assert!(text.contains(&shared), "{shared}");
+            assert_eq!(text.matches(&format!("{name}{{")).count(), 1001);
+        }
+    }
 
     #[test]
     fn a_flood_is_told_once_in_a_while_for_each_tenant_and_reason() {
