@@ -1,7 +1,8 @@
 //! Sends hints when their receiver is back.
 //!
 //! One task a receiver goes through its segments, the oldest first, and removes each once all of it was answered. When the receiver
-//! fails in between, the segment is begun again later: hints are repeated then, which does no harm.
+//! fails in between, it goes on later with the call that failed, whose hints are then repeated, which does no harm; after a restart
+//! it is the whole segment. So a receiver that answers in time only now and then gets further each time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_storeapi::{ErrorKind, PeerShare, StoreError, WriteError, WriteReport};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::Handoff;
@@ -27,12 +29,14 @@ const CALL_HINTS: usize = 256;
 pub(crate) struct Replay {
     handoff: Arc<Handoff>,
     ring: Arc<RingSink>,
+    /// For each receiver the segment it is at, and how many of its hints are done with.
+    done: Mutex<HashMap<String, (u64, usize)>>,
 }
 
 impl Replay {
     /// Delivers the hints of `handoff` to the peers of `ring`.
     pub(crate) fn new(handoff: Arc<Handoff>, ring: Arc<RingSink>) -> Arc<Self> {
-        Arc::new(Replay { handoff, ring })
+        Arc::new(Replay { handoff, ring, done: Mutex::default() })
     }
 
     /// Runs until `stop`.
@@ -69,6 +73,7 @@ impl Replay {
                 tracing::error!(peer, segment, err = %error, "delivered hints could not be removed");
                 return;
             }
+            self.done.lock().remove(peer);
         }
         tracing::info!(peer, bytes = before, "hints delivered");
     }
@@ -76,7 +81,20 @@ impl Replay {
     async fn deliver(&self, peer: &str, segment: u64) -> Result<(), StoreError> {
         let failed = |e: String| StoreError::internal(format!("reading hints of {peer}: {e}"));
         let (log, name) = (Arc::clone(&self.handoff.log), peer.to_owned());
-        let opened = tokio::task::spawn_blocking(move || log.read(&name, segment)).await;
+        let mut done = match self.done.lock().get(peer) {
+            Some((of, done)) if *of == segment => *done,
+            _ => 0,
+        };
+        let open = move || {
+            let mut opened = log.read(&name, segment)?;
+            if let Some(reader) = &mut opened {
+                for _ in 0..done {
+                    reader.next_body()?;
+                }
+            }
+            Ok::<_, std::io::Error>(opened)
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
         let opened = opened.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
         let Some(mut reader) = opened else {
             tracing::warn!(peer, segment, "segment of hints is damaged or gone");
@@ -91,7 +109,9 @@ impl Replay {
                 return Ok(());
             }
             reader = rest;
+            done += hints.len();
             self.send(peer, hints).await?;
+            self.done.lock().insert(peer.to_owned(), (segment, done));
         }
     }
 
@@ -155,4 +175,57 @@ fn next_hints(mut reader: SegmentReader) -> std::io::Result<(Vec<Option<Hint>>, 
         hints.push(Hint::from_body(body));
     }
     Ok((hints, reader))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use chronolith_model::{TenantId, WriteBatch, WriteBatchBuilder};
+    use chronolith_service::ManualClock;
+    use chronolith_service::metrics::Registry;
+    use chronolith_storeapi::{WriteSink, encode_batch};
+
+    use super::*;
+    use crate::forward::ForwardOptions;
+    use crate::handoff::HandoffOptions;
+    use crate::hashring::parse;
+
+    /// Fails at one write.
+    struct FailsAt(usize, AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl WriteSink for FailsAt {
+        async fn write(&self, _: &TenantId, _: WriteBatch) -> Result<WriteReport, WriteError> {
+            match self.1.fetch_add(1, Ordering::Relaxed) {
+                n if n == self.0 => Err(StoreError::unavailable("for a moment")),
+                _ => Ok(WriteReport::default()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_not_sent_again_after_a_failure() {
+        let (dir, mut registry) = (tempfile::tempdir().unwrap(), Registry::default());
+        let options = HandoffOptions { dir: dir.path().to_owned(), ..HandoffOptions::default() };
+        let handoff = Handoff::open(&options, Arc::new(ManualClock::new(0)), &mut registry).unwrap();
+        let mut builder = WriteBatchBuilder::default();
+        builder.start(0);
+        builder.push_series_bytes(b"");
+        let (tenant, batch) = (TenantId::default(), encode_batch(&builder.finish(Bytes::new()), None));
+        let keep = (0..CALL_HINTS + 20).map(|_| handoff.keep("gone:1", &tenant, &batch));
+        assert!(futures::future::join_all(keep).await.iter().all(Result::is_ok));
+        let local = Arc::new(FailsAt(CALL_HINTS + 10, AtomicUsize::new(0)));
+        let options = ForwardOptions { local_endpoint: Some("here:1".to_owned()), ..Default::default() };
+        let ring = RingSink::new(options, Some(local.clone()), None, &mut registry);
+        ring.set_rings(parse("[{\"endpoints\": [\"here:1\"]}]").unwrap()).unwrap();
+        let replay = Replay::new(handoff, ring);
+        replay.drain("gone:1").await;
+        assert_eq!(local.1.load(Ordering::Relaxed), CALL_HINTS + 11);
+        assert_eq!(replay.handoff.log.peers(), ["gone:1"]);
+        replay.drain("gone:1").await;
+        assert_eq!(local.1.load(Ordering::Relaxed), CALL_HINTS + 11 + 20);
+        assert!(replay.handoff.log.peers().is_empty() && replay.done.lock().is_empty());
+    }
 }
