@@ -1,14 +1,16 @@
 //! Relabeling of what was written: the process's rules, then the tenant's.
 //!
 //! A series that no rule changes keeps its bytes; one that changes is rendered behind the request's body, in memory that
-//! the thread keeps. Label sets that the head would refuse (malformed, a name twice) pass as they are, to be refused
-//! there with the right words.
+//! the thread keeps. Label sets that the head would refuse (malformed, a name twice, more labels than any limit allows) pass
+//! as they are, to be refused there with the right words; so rules see only sets whose size is bounded.
 
 use std::cell::RefCell;
 
 use chronolith_model::relabel::LabelEdit;
 use chronolith_model::write::{LabelsEdit, decode_labels, encode_labels};
 use chronolith_model::{Relabeling, WriteBatch};
+
+use crate::limits::LABELS_MAX;
 
 #[derive(Default)]
 struct Scratch {
@@ -45,19 +47,24 @@ pub(crate) fn relabel(batch: &mut WriteBatch, rules: &[&Relabeling]) {
 /// False when the set is none.
 fn load(section: &[u8], edit: &mut LabelEdit) -> bool {
     edit.clear();
-    let mut last = "";
-    for pair in decode_labels(section) {
+    let (mut last, mut sorted) = ("", true);
+    for (i, pair) in decode_labels(section).enumerate() {
         let Ok((name, value)) = pair else { return false };
-        // Sets come sorted; only in others a name can stand twice unnoticed.
-        if name.is_empty()
-            || (name <= last && decode_labels(section).flatten().filter(|(n, _)| *n == name).count() > 1)
-        {
+        if name.is_empty() || i >= LABELS_MAX {
             return false;
         }
+        sorted &= name > last;
         last = name;
         edit.push(name, value);
     }
-    true
+    // Sets come sorted; only in others a name can stand twice unnoticed.
+    sorted || names_are_unique(section)
+}
+
+fn names_are_unique(section: &[u8]) -> bool {
+    let mut names: Vec<&str> = decode_labels(section).flatten().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.windows(2).all(|two| two[0] != two[1])
 }
 
 #[cfg(test)]
@@ -109,5 +116,11 @@ mod tests {
         assert_eq!(text(&written), ["__name__=up", "a=2", "a=1 b=2 a=3"], "a series without labels is none");
         relabel(&mut written, &[&Relabeling::default()]);
         assert_eq!(written.sample_count(), 3);
+        let names: Vec<String> = (0..=LABELS_MAX).map(|i| format!("n{i:05}")).collect();
+        let pairs: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), "v")).collect();
+        let mut large = batch(&[&pairs, &pairs[..LABELS_MAX]]);
+        relabel(&mut large, &[&parse_relabeling("f", "[{regex: n.*1, action: labeldrop}]").unwrap()]);
+        let left = |i: usize| decode_labels(large.series(i).labels).count();
+        assert_eq!((left(0), left(1)), (LABELS_MAX + 1, LABELS_MAX - 410), "no limit allows so many");
     }
 }

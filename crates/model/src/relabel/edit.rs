@@ -131,18 +131,16 @@ impl LabelEdit {
 
     /// Keeps the labels whose name `keep` likes.
     pub(super) fn retain_names(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        let mut at = 0;
-        while at < self.pairs.len() {
-            if keep(self.text(&self.pairs[at].0)) {
-                at += 1;
-                continue;
-            }
-            self.changed = true;
-            self.pairs.remove(at);
-            if at < self.came {
-                self.came -= 1;
-            }
-        }
+        let (before, came) = (self.pairs.len(), self.came);
+        let (mut at, mut gone) = (0, 0);
+        self.pairs.retain(|(name, _)| {
+            let kept = keep(&self.texts[name.clone()]);
+            gone += usize::from(!kept && at < came);
+            at += 1;
+            kept
+        });
+        self.came = came - gone;
+        self.changed |= self.pairs.len() < before;
     }
 
     /// Sets, for each label that was there when this was called, the label that `name_of` makes of its name to the value

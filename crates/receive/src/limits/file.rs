@@ -75,7 +75,7 @@ struct Ingestion {
 }
 
 /// What a label set may have at most whatever a file says: the bounds that the head's formats and memory stand for.
-const LABELS_MAX: i64 = 4096;
+pub(crate) const LABELS_MAX: usize = 4096;
 const NAME_BYTES_MAX: i64 = 64 << 10;
 const VALUE_BYTES_MAX: i64 = 1 << 20;
 
@@ -141,7 +141,7 @@ fn tenant(
     }
     let labels = own.labels.clone().unwrap_or_default();
     for (name, given, max, limit) in [
-        ("labels.count_limit", labels.count_limit, LABELS_MAX, &mut limits.labels.count),
+        ("labels.count_limit", labels.count_limit, LABELS_MAX as i64, &mut limits.labels.count),
         ("labels.name_bytes_limit", labels.name_bytes_limit, NAME_BYTES_MAX, &mut limits.labels.name_bytes),
         (
             "labels.value_bytes_limit",

@@ -21,6 +21,7 @@ mod tenant_state;
 
 pub use config::{LabelLimits, LimitsConfig, RateLimit, RequestLimits, TenantLimits};
 pub use fair::{FairQueue, FairShare, QueueRefusal};
+pub(crate) use file::LABELS_MAX;
 pub use refusal::LimitRefusal;
 pub use reload::watch;
 pub use tenant_state::{Admitted, Limits};
