@@ -146,6 +146,9 @@ impl WriteSink for Recorder {
         for series in batch.iter() {
             let labels: Vec<_> = decode_labels(series.labels).map(Result::unwrap).collect();
             let name = labels[0].1.to_owned();
+            if name == "unavailable" {
+                return Err(StoreError::unavailable("closed"));
+            }
             let kind = match name.as_str() {
                 "conflict" => Some(RejectKind::Conflict),
                 "invalid" => Some(RejectKind::Invalid),
@@ -311,6 +314,17 @@ async fn both_shapes_of_write_requests_are_understood() {
     assert_eq!(tenants, ["a", "b", "c"]);
     let bad = thanos::WriteRequest { tenant: "../etc".into(), ..Default::default() };
     assert_eq!(client.remote_write(bad).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    // What one tenant's part comes to keeps no other from being stored.
+    for (parts, stored, code) in [
+        ([data("b", "conflict"), data("c", "new")], "c", tonic::Code::AlreadyExists),
+        ([data("../etc", "new"), data("d", "new")], "d", tonic::Code::InvalidArgument),
+        ([data("b", "invalid"), data("e", "unavailable")], "b", tonic::Code::Unavailable),
+        ([data("b", "unavailable"), data("e", "invalid")], "e", tonic::Code::Unavailable),
+    ] {
+        let request = thanos::WriteRequest { timeseries_tenant_data: parts.to_vec(), ..Default::default() };
+        assert_eq!(client.remote_write(request).await.unwrap_err().code(), code);
+        assert_eq!(sink.0.lock().unwrap().last().unwrap().0, stored);
+    }
 }
 
 #[tokio::test]

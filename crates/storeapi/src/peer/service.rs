@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use chronolith_model::{TenantId, WriteBatch};
-use tonic::{Request, Response, Status};
+use chronolith_model::TenantId;
+use tonic::{Code, Request, Response, Status};
 
 use super::snappy::SnappyRequests;
 use super::{decode_batch, series};
@@ -55,11 +55,25 @@ impl thanos::writeable_store_server::WriteableStore for WriteService {
         if !timeseries.is_empty() || parts.is_empty() {
             parts.push((tenant, timeseries));
         }
-        for (tenant, timeseries) in parts {
-            let tenant = tenant_of(&tenant).map_err(|e| status_from_error(&e))?;
-            let write = begin(Arc::clone(sink), tenant, move || series::decode(&timeseries)).await;
-            let report = write.map_err(|e| status_from_error(&e))?;
-            status_from_report(&report)?;
+        let (sink, parts) = (Arc::clone(sink), parts.into_iter());
+        let begun = begin_all(move || {
+            parts.map(move |(tenant, series)| {
+                let tenant = tenant_of(&tenant)?;
+                Ok(WriteInFlight::begin(Arc::clone(&sink), tenant, series::decode(&series)?, WriteWay::Fresh))
+            })
+        });
+        // Every tenant's part is stored, whatever becomes of the others. Where one must be sent again, all are.
+        let mut refused: Option<Status> = None;
+        for result in finish_all(begun.await?).await {
+            let status = result.map_err(|e| status_from_error(&e)).and_then(|r| status_from_report(&r));
+            if let Err(status) = status
+                && refused.as_ref().is_none_or(|r| is_permanent(r) && !is_permanent(&status))
+            {
+                refused = Some(status);
+            }
+        }
+        if let Some(status) = refused {
+            return Err(status);
         }
         Ok(Response::new(thanos::WriteResponse {}))
     }
@@ -76,6 +90,11 @@ fn status_from_report(report: &WriteReport) -> Result<(), Status> {
     })
 }
 
+/// Sending the same once more would change nothing.
+fn is_permanent(status: &Status) -> bool {
+    matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::ResourceExhausted)
+}
+
 pub(crate) struct PeerService(Arc<dyn WriteSink>);
 
 #[tonic::async_trait]
@@ -85,39 +104,38 @@ impl own::peer_server::Peer for PeerService {
         request: Request<own::PeerWriteRequest>,
     ) -> Result<Response<own::PeerWriteResponse>, Status> {
         let sink = Arc::clone(&self.0);
-        // All parts are appended by one thread, then their commits are awaited together: they may share one.
-        let started = tokio::task::spawn_blocking(move || {
-            let begin = |part: own::PeerPart| {
+        let begun = begin_all(move || {
+            request.into_inner().parts.into_iter().map(move |part| {
                 let tenant = tenant_of(&part.tenant)?;
                 let way = if part.late { WriteWay::Late } else { WriteWay::Fresh };
                 Ok(WriteInFlight::begin(Arc::clone(&sink), tenant, decode_batch(&part.batch)?, way))
-            };
-            request.into_inner().parts.into_iter().map(begin).collect::<Vec<Result<_, StoreError>>>()
+            })
         });
-        let started = started.await.map_err(|e| Status::internal(e.to_string()))?;
-        let mut results = Vec::with_capacity(started.len());
-        for write in started {
-            results.push(result_to(match write {
-                Ok(write) => write.await,
-                Err(error) => Err(error),
-            }));
-        }
+        let results = finish_all(begun.await?).await.into_iter().map(result_to).collect();
         Ok(Response::new(own::PeerWriteResponse { results }))
     }
 }
 
-/// Decodes and begins to write on a worker thread, as a large request takes tens of milliseconds; then waits.
-async fn begin(
-    sink: Arc<dyn WriteSink>,
-    tenant: TenantId,
-    decode: impl FnOnce() -> Result<WriteBatch, StoreError> + Send + 'static,
-) -> Result<WriteReport, WriteError> {
-    let begun = tokio::task::spawn_blocking(move || {
-        Ok(WriteInFlight::begin(sink, tenant, decode()?, WriteWay::Fresh))
-    });
-    let begun: Result<WriteInFlight, StoreError> =
-        begun.await.map_err(|e| StoreError::internal(e.to_string()))?;
-    begun?.await
+type Begun = Result<WriteInFlight, StoreError>;
+
+/// All parts are decoded and appended by one worker thread, as a large request takes tens of milliseconds.
+async fn begin_all<I: Iterator<Item = Begun>>(
+    parts: impl FnOnce() -> I + Send + 'static,
+) -> Result<Vec<Begun>, Status> {
+    let begun = tokio::task::spawn_blocking(move || parts().collect());
+    begun.await.map_err(|e| Status::internal(e.to_string()))
+}
+
+/// Awaits the commits together: they may share one.
+async fn finish_all(begun: Vec<Begun>) -> Vec<Result<WriteReport, WriteError>> {
+    let mut results = Vec::with_capacity(begun.len());
+    for write in begun {
+        results.push(match write {
+            Ok(write) => write.await,
+            Err(error) => Err(error),
+        });
+    }
+    results
 }
 
 fn tenant_of(name: &str) -> Result<TenantId, StoreError> {
