@@ -119,8 +119,12 @@ impl WriteBatch {
 
     /// The series with these numbers as a batch of their own, which shares the label bytes. What is said of metrics goes along.
     pub fn select(&self, series: &[u32]) -> WriteBatch {
-        let mut out =
-            WriteBatch { body: self.body.clone(), metadata: self.metadata.clone(), ..WriteBatch::default() };
+        WriteBatch { metadata: self.metadata.clone(), ..self.select_series(series) }
+    }
+
+    /// As [`WriteBatch::select`], saying nothing of metrics.
+    pub fn select_series(&self, series: &[u32]) -> WriteBatch {
+        let mut out = WriteBatch { body: self.body.clone(), ..WriteBatch::default() };
         out.series.reserve(series.len());
         for i in series {
             let e = &self.series[*i as usize];

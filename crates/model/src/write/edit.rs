@@ -48,11 +48,6 @@ impl WriteBatch {
         });
         self.body = if made.is_empty() { body } else { extended(body, made) };
     }
-
-    /// The same, saying nothing of metrics.
-    pub fn without_metadata(self) -> WriteBatch {
-        WriteBatch { metadata: Vec::new(), ..self }
-    }
 }
 
 fn section_at(start: usize, len: usize) -> Option<Range<u32>> {

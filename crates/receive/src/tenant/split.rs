@@ -26,7 +26,7 @@ thread_local! {
 pub(crate) fn split(own: &TenantId, mut batch: WriteBatch, name: &str) -> Split {
     let mut tenants = vec![own.clone()];
     // What a label's value stands for: a tenant's number, or none.
-    let mut known: HashMap<String, Option<u32>> = HashMap::new();
+    let mut known: HashMap<String, Option<u32>> = HashMap::from([(own.as_str().to_owned(), Some(0))]);
     let mut owners: Vec<Option<u32>> = Vec::with_capacity(batch.series_count());
     MADE.with_borrow_mut(|made| {
         batch.edit_labels(made, |section, out| {
@@ -37,11 +37,8 @@ pub(crate) fn split(own: &TenantId, mut batch: WriteBatch, name: &str) -> Split 
                 return LabelsEdit::Keep;
             };
             let owner = *known.entry_ref(value).or_insert_with(|| {
-                let tenant = TenantId::new(value).ok()?;
-                Some(tenants.iter().position(|t| *t == tenant).unwrap_or_else(|| {
-                    tenants.push(tenant);
-                    tenants.len() - 1
-                }) as u32)
+                tenants.push(TenantId::new(value).ok()?);
+                Some(tenants.len() as u32 - 1)
             });
             owners.push(owner);
             if decode_labels(section).any(|pair| pair.is_err()) {
@@ -69,7 +66,7 @@ pub(crate) fn split(own: &TenantId, mut batch: WriteBatch, name: &str) -> Split 
     }
     let others = tenants.iter().zip(&numbers).skip(1);
     let mut parts: Vec<_> =
-        others.map(|(tenant, series)| (tenant.clone(), batch.select(series).without_metadata())).collect();
+        others.map(|(tenant, series)| (tenant.clone(), batch.select_series(series))).collect();
     if numbers[0].len() == batch.series_count() {
         return Split { parts: vec![(tenants.swap_remove(0), batch)], refused };
     }
