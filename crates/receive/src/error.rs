@@ -51,6 +51,12 @@ pub enum ReceiveError {
     /// Blocks are damaged, so not everything is in the bucket.
     #[error("{0} local blocks are damaged and were not uploaded")]
     Damaged(usize),
+    /// Hints for other receivers could not be delivered, so not everything has left this machine.
+    #[error("hints for {} could not be delivered", peers.join(", "))]
+    HintsLeft {
+        /// Addresses of the receivers.
+        peers: Vec<String>,
+    },
     /// There is no bucket.
     #[error("no object storage is configured")]
     NoBucket,

@@ -8,6 +8,7 @@
 
 mod admin;
 mod beside;
+mod closable;
 mod config;
 mod error;
 mod features;

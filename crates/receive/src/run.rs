@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -26,6 +26,7 @@ use chronolith_tsdb::db::{Db, DbOptions};
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::closable::ClosableSink;
 use crate::config::{Config, LimitsSource};
 use crate::error::ReceiveError;
 use crate::forward::{self, ForwardOptions, HashringWatch, RingSink, RingWrites};
@@ -71,8 +72,8 @@ pub struct Receive {
     tenants: Arc<Tenants>,
     maintenance: Arc<Maintenance>,
     remote_write: Arc<RemoteWrite>,
-    sink: Arc<dyn WriteSink>,
-    local: Option<Arc<dyn WriteSink>>,
+    sink: Arc<ClosableSink>,
+    local: Option<Arc<ClosableSink>>,
     ring: Option<Ring>,
     store: Arc<TenantsStore>,
     parts: Parts,
@@ -103,7 +104,7 @@ impl Receive {
 
     /// Where writes go: the hashring, or the local heads.
     pub fn sink(&self) -> Arc<dyn WriteSink> {
-        Arc::clone(&self.sink)
+        self.sink.clone()
     }
 
     /// The tenants, for status pages.
@@ -176,18 +177,19 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
     let ship_options = ShipOptions { retention_ms: config.retention_ms, hash: config.hash };
     let built = parts.metrics.register(|registry| {
         crate::metrics::register(registry, Arc::clone(&tenants));
-        let local: Arc<dyn WriteSink> = Arc::new(LocalSink::new(
+        let local = ClosableSink::new(Arc::new(LocalSink::new(
             Arc::clone(&tenants),
             Arc::clone(&pool),
             config.tenants_max,
             Some(probe.clone()),
             registry,
-        ));
+        )));
         let local = (!is_router).then_some(local);
         let ring = match &config.forward {
             Some(options) => {
                 let handoff = open_handoff(&config, options, &parts.clock, registry)?;
-                let sink = RingSink::new(options.clone(), local.clone(), handoff.clone(), registry);
+                let here = local.clone().map(|local| local as Arc<dyn WriteSink>);
+                let sink = RingSink::new(options.clone(), here, handoff.clone(), registry);
                 let watch = HashringWatch::start(Arc::clone(&sink), registry)
                     .map_err(|e| ReceiveError::Config(format!("hashring: {e}")))?;
                 let replay = handoff.map(|handoff| Replay::new(handoff, Arc::clone(&sink)));
@@ -195,12 +197,12 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
             }
             None => None,
         };
-        let sink: Arc<dyn WriteSink> = match (&ring, &local) {
-            (Some(ring), _) => Arc::new(RingWrites(Arc::clone(&ring.sink))),
+        let sink = match (&ring, &local) {
+            (Some(ring), _) => ClosableSink::new(Arc::new(RingWrites(Arc::clone(&ring.sink)))),
             (None, Some(local)) => Arc::clone(local),
             (None, None) => unreachable!("a router has a hashring"),
         };
-        let remote_write = RemoteWrite::new(Arc::clone(&sink), Arc::clone(&pool), write_options, registry);
+        let remote_write = RemoteWrite::new(sink.clone(), Arc::clone(&pool), write_options, registry);
         let (bucket, clock) = (parts.bucket.clone(), Arc::clone(&parts.clock));
         let shipper = Shipper::new(Arc::clone(&tenants), bucket, clock, ship_options, registry);
         Ok::<_, ReceiveError>((sink, local, ring, remote_write, shipper))
@@ -346,8 +348,8 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
             exemplars: store.clone().map(|s| s as _),
             metadata: store.clone().map(|s| s as _),
             status: store.map(|s| s as _),
-            write: Some(sink),
-            write_local: local,
+            write: Some(sink.clone()),
+            write_local: local.clone().map(|local| local as _),
             ..Services::default()
         };
         let routes = chronolith_storeapi::routes(&services, &ServerOptions::default());
@@ -369,13 +371,16 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         work.spawn(Arc::clone(&maintenance).ship_loop(stop_work.clone()));
     }
     probe.ready();
-    let ring = ring.map(|Ring { sink, watch, replay }| {
-        work.spawn(watch.run(stop_work.clone()));
-        if let Some(replay) = replay {
-            work.spawn(replay.run(stop_work.clone()));
+    let (ring, hints) = match ring {
+        Some(Ring { sink, watch, replay }) => {
+            work.spawn(watch.run(stop_work.clone()));
+            if let Some(replay) = &replay {
+                work.spawn(Arc::clone(replay).run(stop_work.clone()));
+            }
+            (Some(sink), replay)
         }
-        sink
-    });
+        None => (None, None),
+    };
     if let Some(file) = receive.limits_file {
         let (limits, label) = (Arc::clone(tenants.limits()), config.tenant_label.clone());
         let (writes, db) = (Arc::clone(&remote_write), db.clone());
@@ -397,23 +402,35 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
     stop_writes.cancel();
     while writes.join_next().await.is_some() {}
     remote_write.close();
+    // What others still distribute through this receiver goes elsewhere; what they send to keep here is taken until the end.
+    sink.close().await;
     if let Some(ring) = &ring {
         ring.finish(2 * ring.options().timeout).await;
     }
+    let patience = Duration::from_millis(config.drain_timeout_ms.unsigned_abs());
+    let patience_ends = Instant::now() + patience;
+    let mut drained = Ok(());
+    if config.drain
+        && let Some(hints) = &hints
+    {
+        // While the hashring is still watched: what waits for a receiver that left is given to others. A receiver that stays away
+        // leaves time for what is in the heads.
+        drained = hints.delivered(patience / 2).await.map_err(|peers| ReceiveError::HintsLeft { peers });
+    }
     stop_work.cancel();
     while work.join_next().await.is_some() {}
+    if let Some(local) = &local {
+        local.close().await;
+    }
     if config.drain && keeps {
-        let patience = Duration::from_millis(config.drain_timeout_ms.unsigned_abs());
-        match maintenance.flush(patience).await {
-            Ok(report) => tracing::info!(blocks = report.uploaded, "drained: everything is in the bucket"),
-            Err(error) => {
-                tracing::error!(
-                    err = &error as &dyn std::error::Error,
-                    "drain failed, data stays on this machine"
-                );
-                outcome = outcome.and(Err(error));
-            }
-        }
+        let flushed = maintenance.flush(patience_ends.saturating_duration_since(Instant::now())).await;
+        drained = drained.and(flushed.map(|report| {
+            tracing::info!(blocks = report.uploaded, "drained: what was in the heads is in the bucket");
+        }));
+    }
+    if let Err(error) = drained {
+        tracing::error!(err = &error as &dyn std::error::Error, "drain failed, data stays on this machine");
+        outcome = outcome.and(Err(error));
     }
     stop_reads.cancel();
     while reads.join_next().await.is_some() {}
@@ -425,7 +442,7 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
 }
 
 async fn open(options: DbOptions) -> Result<Arc<Db>, ReceiveError> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let (db, report) = blocking(move || Db::open(options).map_err(ReceiveError::from)).await?;
     let seconds = started.elapsed().as_secs_f64();
     tracing::info!(seconds, tenants = db.tenants().len(), report = ?report, "database open");

@@ -5,11 +5,13 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chronolith_objstore::Bucket;
 use chronolith_receive::hashring::Algorithm;
-use chronolith_receive::{Config, ForwardOptions};
+use chronolith_receive::{Config, ForwardOptions, ReceiveError};
 use chronolith_service::ManualClock;
 use chronolith_testkit::free_port;
 use common::{Role, config, minutes, series};
+use futures::TryStreamExt as _;
 
 /// Aligned to two hours.
 const T0: i64 = 1_767_225_600_000;
@@ -166,10 +168,7 @@ async fn one_copy_may_wait_on_the_senders_disk_and_goes_where_the_ring_says() {
     let mut cluster = Cluster::start(3, 1).await;
     cluster.stop(1).await;
     cluster.stop(2).await;
-    let many: Vec<u8> = (0..50)
-        .flat_map(|i| series(&[("__name__", "m"), ("i", i.to_string().as_str())], &[(T0, 1.0)]))
-        .collect();
-    let (status, text) = cluster.role(0).write("t", &many).await;
+    let (status, text) = cluster.role(0).write("t", &fifty()).await;
     assert_eq!(status, 200, "{text}");
     cluster.begin(1).await;
     // The third never comes back.
@@ -183,6 +182,37 @@ async fn one_copy_may_wait_on_the_senders_disk_and_goes_where_the_ring_says() {
         assert!(tokio::time::Instant::now() < deadline, "{counts:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    cluster.end().await;
+}
+
+/// A sample of each of fifty series.
+fn fifty() -> Vec<u8> {
+    (0..50).flat_map(|i| series(&[("__name__", "m"), ("i", i.to_string().as_str())], &[(T0, 1.0)])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_delivers_its_hints_or_says_that_it_could_not() {
+    let mut cluster = Cluster::start(2, 1).await;
+    cluster.stop(1).await;
+    cluster.stop(0).await;
+    let bucket = Bucket::in_memory();
+    let drain = Config { drain: true, drain_timeout_ms: 1000, ..cluster.config(0) };
+    let role = Role::start(drain.clone(), Some(bucket.clone()), &cluster.clock).await;
+    assert_eq!(role.write("t", &fifty()).await.0, 200);
+    let own = role.samples("m").await.len();
+    assert!((1..50).contains(&own), "{own}");
+    let error = role.stop().await.unwrap_err();
+    let ReceiveError::HintsLeft { peers } = error else { panic!("{error}") };
+    assert_eq!(peers, [cluster.addresses[1].clone()]);
+    let objects: Vec<_> = bucket.list("").try_collect().await.unwrap();
+    assert!(
+        objects.iter().any(|o| o.key.ends_with("/meta.json")),
+        "what was in the heads was uploaded nevertheless"
+    );
+    cluster.begin(1).await;
+    let drain = Config { drain_timeout_ms: 120_000, ..drain };
+    Role::start(drain, Some(bucket), &cluster.clock).await.stop().await.unwrap();
+    cluster.wait_for("m", &[0, 50 - own]).await;
     cluster.end().await;
 }
 

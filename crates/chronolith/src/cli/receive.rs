@@ -232,10 +232,10 @@ pub(crate) struct IngestArgs {
     /// Serve /api/v1/admin/tsdb/…
     #[arg(long = "web.enable-admin-api", help_heading = "Receive")]
     enable_admin_api: bool,
-    /// On SIGTERM upload what is in the heads, too: this node leaves for good.
+    /// On SIGTERM upload what is in the heads and deliver hints, too: this node leaves for good.
     #[arg(long = "drain", help_heading = "Receive")]
     drain: bool,
-    /// How long a drain goes on trying.
+    /// How long a drain goes on trying; hints get at most half of it.
     #[arg(long = "drain.timeout", default_value = "5m", value_name = "DURATION", help_heading = "Receive")]
     drain_timeout: DurationMs,
 }

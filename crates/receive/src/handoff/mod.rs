@@ -79,6 +79,11 @@ impl Handoff {
         kept.map_err(|e| StoreError::unavailable(format!("{peer}: no hint could be kept for it: {e}")))
     }
 
+    /// Peers for which something waits.
+    pub(crate) fn waiting(&self) -> Vec<String> {
+        self.log.peers()
+    }
+
     /// What waits for a peer.
     pub(crate) fn stats(&self, peer: &str) -> LogStats {
         self.log.stats(peer)

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_storeapi::{ErrorKind, PeerShare, StoreError, WriteError, WriteReport};
@@ -57,6 +57,21 @@ impl Replay {
         }
         // What was not answered stays in the log.
         tasks.into_values().for_each(|task| task.abort());
+    }
+
+    /// Returns when nothing waits any more, delivered by [`Replay::run`]; after `patience` with whom something waits for.
+    pub(crate) async fn delivered(&self, patience: Duration) -> Result<(), Vec<String>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let peers = self.handoff.waiting();
+            if peers.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(peers);
+            }
+            tokio::time::sleep(LOOK_INTERVAL / 5).await;
+        }
     }
 
     /// Sends what waits for a peer, until nothing does or the peer fails.
