@@ -78,6 +78,13 @@ impl AggrChunk {
         Some(Chunk { mint, maxt, encoding, data })
     }
 
+    /// True for native histograms: the counter (which is always there) or the sum is of them.
+    pub fn is_histogram(&self) -> bool {
+        let of_histograms =
+            |which: Aggregate| matches!(&self.parts[which as usize], Some((e, _)) if !e.is_float());
+        of_histograms(Aggregate::Counter) || of_histograms(Aggregate::Sum)
+    }
+
     /// Number of downsampled samples: those of the count.
     pub fn sample_count(&self) -> Result<usize, ChunkError> {
         self.get(Aggregate::Count, 0, 0).map_or(Ok(0), |c| c.sample_count())

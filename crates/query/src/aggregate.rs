@@ -1,6 +1,6 @@
 //! Which aggregates of downsampled data a query needs, and how they become samples.
 
-use chronolith_chunk::{ChunkError, SampleColumns};
+use chronolith_chunk::{ChunkError, CounterTotals, SampleColumns};
 use chronolith_model::TimeRange;
 use chronolith_storeapi::{AggrChunk, Aggregate, AggregateSet, DownsampledChunk};
 
@@ -70,14 +70,14 @@ pub(crate) fn decode(
     out: &mut SampleColumns,
 ) -> Result<(), ChunkError> {
     let downsampled = chunks.iter().any(|c| matches!(c, AggrChunk::Downsampled(_)));
-    let mut counter = (downsampled && view == View::Counter).then(CounterState::default);
+    let mut counter = (downsampled && view == View::Counter).then(CounterTotals::default);
     for chunk in chunks {
         match (chunk, &mut counter) {
             (AggrChunk::Raw(chunk), None) => chunk.decode_into(range, out)?,
             (AggrChunk::Raw(chunk), Some(counter)) => {
                 let mut samples = SampleColumns::default();
                 chunk.decode_into(TimeRange::ALL, &mut samples)?;
-                counter.apply(&samples, range, out);
+                push_totals(counter, &samples, range, out);
             }
             (AggrChunk::Downsampled(chunk), None) => decode_downsampled(chunk, view, range, out)?,
             (AggrChunk::Downsampled(chunk), Some(counter)) => {
@@ -85,7 +85,7 @@ pub(crate) fn decode(
                 if let Some(part) = chunk.part(Aggregate::Counter) {
                     part.decode_into(TimeRange::ALL, &mut samples)?;
                 }
-                counter.apply(&samples, range, out);
+                push_totals(counter, &samples, range, out);
             }
         }
     }
@@ -146,39 +146,20 @@ fn push_average(counts: &SampleColumns, i: usize, sums: &SampleColumns, j: usize
     }
 }
 
-/// A counter put together from chunks. A counter aggregate ends with a second sample of its last time, which carries
-/// the raw counter's last value: the next chunk's first sample is compared with that one to see a reset between them.
-#[derive(Debug, Default)]
-struct CounterState {
-    last: Option<(i64, f64)>,
-    total: f64,
-}
-
-impl CounterState {
-    fn apply(&mut self, samples: &SampleColumns, range: TimeRange, out: &mut SampleColumns) {
-        for (i, (&t, &v)) in samples.ts.iter().zip(&samples.values).enumerate() {
-            if samples.histogram(i).is_some() {
-                if range.contains(t) {
-                    out.push_from(samples, i);
-                }
-                continue;
-            }
-            if v.is_nan() {
-                continue;
-            }
-            match self.last {
-                None => self.total = v,
-                Some((last_t, _)) if t < last_t => continue,
-                Some((last_t, _)) if t == last_t => {
-                    self.last = Some((t, v));
-                    continue;
-                }
-                Some((_, last_v)) => self.total += if v >= last_v { v - last_v } else { v },
-            }
-            self.last = Some((t, v));
+/// Appends the totals inside `range`; histograms pass as they are.
+fn push_totals(
+    counter: &mut CounterTotals,
+    samples: &SampleColumns,
+    range: TimeRange,
+    out: &mut SampleColumns,
+) {
+    for (i, (&t, &v)) in samples.ts.iter().zip(&samples.values).enumerate() {
+        if samples.histogram(i).is_some() {
             if range.contains(t) {
-                out.push_float(t, self.total);
+                out.push_from(samples, i);
             }
+        } else if let Some(total) = counter.push(t, v).filter(|_| range.contains(t)) {
+            out.push_float(t, total);
         }
     }
 }

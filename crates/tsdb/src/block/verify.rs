@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use chronolith_chunk::Encoding;
+use chronolith_chunk::{AggrChunk, Aggregate, Encoding};
 use chronolith_model::{Labels, TimeRange};
 use rustc_hash::FxHashMap;
 
@@ -101,11 +101,15 @@ fn check_series(block: &Block, pairs: &mut FxHashMap<(u32, u32), Fingerprint>) -
 
 fn check_chunk(block: &Block, meta: &crate::index::ChunkMeta) -> Result<u64> {
     let chunk = block.chunk(meta)?;
-    if chunk.encoding == Encoding::Aggregate {
-        // Their bytes are sound by checksum; what they mean is for their own readers.
-        return Ok(chunk.sample_count().unwrap_or(0) as u64);
-    }
     let fail = |e| block.chunk_error(meta, e);
+    if chunk.encoding == Encoding::Aggregate {
+        // How the times of the parts relate is for their own readers; each must be one that can be read.
+        let parts = AggrChunk::parse(&chunk.data).map_err(fail)?;
+        for part in Aggregate::ALL.into_iter().filter_map(|which| parts.get(which, meta.mint, meta.maxt)) {
+            part.iter().map_err(fail)?.try_for_each(|sample| sample.map(|_| ())).map_err(fail)?;
+        }
+        return Ok(parts.sample_count().map_err(fail)? as u64);
+    }
     let (segment, offset) = meta.place();
     let corrupt = |what: String| {
         let file = format!("{}/chunks/{}", block.dir().display(), super::segment_name(segment as u64 + 1));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chronolith_chunk::{Chunk, Encoding};
+use chronolith_chunk::{AggrChunk, Chunk, ChunkError, Encoding};
 use chronolith_model::{BlockId, Labels};
 
 use super::segment::{SEGMENT_BYTES_MAX, SegmentWriter};
@@ -98,15 +98,18 @@ impl BlockWriter {
         let mut samples = 0;
         let mut histogram_samples = 0;
         for chunk in chunks {
-            let count = match chunk.encoding {
-                // Aggregates carry no count of their own; Prometheus's statistics have no place for them.
-                Encoding::Aggregate => 0,
-                _ => chunk.sample_count().map_err(|e| {
-                    Error::Invalid(format!("series {labels}: chunk {} to {}: {e}", chunk.mint, chunk.maxt))
-                })? as u64,
+            let refused = |e: ChunkError| {
+                Error::Invalid(format!("series {labels}: chunk {} to {}: {e}", chunk.mint, chunk.maxt))
+            };
+            // Of downsampled data the samples of the count are counted, as Thanos does.
+            let (count, of_floats) = if chunk.encoding == Encoding::Aggregate {
+                let parts = AggrChunk::parse(&chunk.data).map_err(refused)?;
+                (parts.sample_count().map_err(refused)? as u64, !parts.is_histogram())
+            } else {
+                (chunk.sample_count().map_err(refused)? as u64, chunk.encoding.is_float())
             };
             samples += count;
-            if !chunk.encoding.is_float() {
+            if !of_floats {
                 histogram_samples += count;
             }
         }

@@ -1,0 +1,3 @@
+//! Long-term care for the blocks of a bucket.
+
+pub mod downsample;
