@@ -42,6 +42,18 @@ impl Encoding {
         matches!(self, Encoding::Xor | Encoding::Xor2)
     }
 
+    /// Number of samples of a chunk with this encoding and data, from its header.
+    pub fn sample_count(self, data: &[u8]) -> Result<usize, ChunkError> {
+        match (self, data.first_chunk::<2>()) {
+            (Encoding::HistogramSt | Encoding::FloatHistogramSt, Some(head)) => {
+                Ok(usize::from(u16::from_be_bytes(*head) & ST_SAMPLES_MAX))
+            }
+            (Encoding::Aggregate, _) => Err(unsupported(self)),
+            (_, Some(head)) => Ok(usize::from(u16::from_be_bytes(*head))),
+            (encoding, None) => Err(ChunkError::Truncated { encoding, len: data.len(), sample: 0 }),
+        }
+    }
+
     /// True when samples can have start timestamps.
     pub const fn has_start_ts(self) -> bool {
         matches!(self, Encoding::Xor2 | Encoding::HistogramSt | Encoding::FloatHistogramSt)
@@ -106,14 +118,7 @@ impl Chunk {
 
     /// Number of samples, from the chunk's own header.
     pub fn sample_count(&self) -> Result<usize, ChunkError> {
-        match (self.encoding, self.data.first_chunk::<2>()) {
-            (Encoding::HistogramSt | Encoding::FloatHistogramSt, Some(head)) => {
-                Ok(usize::from(u16::from_be_bytes(*head) & ST_SAMPLES_MAX))
-            }
-            (Encoding::Aggregate, _) => Err(unsupported(self.encoding)),
-            (_, Some(head)) => Ok(usize::from(u16::from_be_bytes(*head))),
-            (encoding, None) => Err(ChunkError::Truncated { encoding, len: self.data.len(), sample: 0 }),
-        }
+        self.encoding.sample_count(&self.data)
     }
 
     /// Appends the samples inside `range` to `out`. On an error `out` is as before.

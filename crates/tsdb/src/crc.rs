@@ -6,6 +6,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// A checksum over bytes that come in pieces.
+#[derive(Debug)]
 pub(crate) struct Crc32c(crc_fast::Digest);
 
 impl Crc32c {

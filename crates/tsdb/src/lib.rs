@@ -15,6 +15,7 @@ mod mmap;
 pub mod postings;
 mod snapshot;
 pub mod wal;
+mod window;
 
 pub use crc::crc32c;
 pub use error::{Error, ErrorKind, Result};

@@ -42,6 +42,10 @@ fn dump(dir: &Path) -> Samples {
     out
 }
 
+fn dirs(blocks: &[Arc<Block>]) -> Vec<PathBuf> {
+    blocks.iter().map(|b| b.dir().to_owned()).collect()
+}
+
 fn read(block: &Block, matchers: &[Matcher], range: TimeRange) -> Samples {
     let mut out = Samples::new();
     let mut last: Option<Labels> = None;
@@ -221,7 +225,8 @@ fn we_read_and_rewrite_promtools_blocks() {
     assert!(got == want, "samples differ");
 
     let merged = tmp.path().join("merged");
-    let meta = merge_blocks(&opened, &merged, id(9), MergeOptions::default()).unwrap().unwrap();
+    let meta =
+        merge_blocks(&dirs(&opened), &merged, &mut || id(9), &MergeOptions::default()).unwrap().remove(0);
     assert_eq!((meta.compaction.level, meta.compaction.parents.len()), (2, opened.len()));
     verify(&merged.join(id(9).to_string())).unwrap();
     assert!(dump(&merged) == want, "promtool reads something else from the merged block");
@@ -248,7 +253,7 @@ fn overlapping_replicas_merge_into_one() {
     let options =
         MergeOptions { thanos: Some(ThanosMeta::new(&labels, "compactor")), ..MergeOptions::default() };
     let out = tmp.path().join("out");
-    let meta = merge_blocks(&blocks, &out, id(3), options).unwrap().unwrap();
+    let meta = merge_blocks(&dirs(&blocks), &out, &mut || id(3), &options).unwrap().remove(0);
     let mut want = want_one;
     for (labels, samples) in want_two {
         let merged = want.entry(labels).or_default();
@@ -282,6 +287,6 @@ fn deletions_hide_samples_from_us_and_from_promtool() {
     assert!(read(&Block::open(&dir).unwrap(), &[], TimeRange::ALL) == want, "reopened");
     assert!(dump(tmp.path()) == want, "promtool reads something else");
     let out = tmp.path().join("out");
-    merge_blocks(&[Arc::new(block)], &out, id(2), MergeOptions::default()).unwrap().unwrap();
+    merge_blocks(&dirs(&[Arc::new(block)]), &out, &mut || id(2), &MergeOptions::default()).unwrap();
     assert!(dump(&out) == want, "the merge reads something else");
 }

@@ -9,6 +9,7 @@
 
 mod dir;
 mod meta;
+mod raw;
 mod reader;
 mod recode;
 mod segment;
@@ -23,12 +24,14 @@ pub use meta::{
     BlockFile, BlockMeta, BlockParent, BlockStats, Compaction, Downsample, HINT_OUT_OF_ORDER, IndexStats,
     META_FILE, ThanosMeta,
 };
+pub(crate) use raw::RawChunks;
 pub use reader::Block;
-pub(crate) use recode::{AnySample, decode as decode_samples, encode_samples, merge_overlapping};
+pub(crate) use recode::{AnySample, decode as decode_samples, encode_samples, merge_group, without_ranges};
 pub use segment::{SEGMENT_BYTES_MAX, chunk_entry_bytes, parse_chunk, segment_name};
 pub use select::Select;
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};
 pub use verify::{VerifyReport, verify};
+pub(crate) use writer::BlockDraft;
 pub use writer::{BlockParts, BlockWriter, BlockWriterOptions};
 
 #[cfg(test)]

@@ -1,46 +1,25 @@
 //! Decoding chunks and encoding them anew, where samples must be merged or left out. Where one of the samples has a start
 //! timestamp, all go into the encodings that keep these.
 
-use chronolith_chunk::{Chunk, ChunkError, FloatHistogramEncoder, HistogramEncoder, Xor2Encoder, XorEncoder};
+use chronolith_chunk::{
+    Chunk, ChunkError, Encoding, FloatHistogramEncoder, HistogramEncoder, SAMPLES_PER_CHUNK, SampleColumns,
+    Xor2Encoder, XorEncoder, encode_floats,
+};
 use chronolith_model::{SampleValue, TimeRange};
 
 /// The samples of `chunk` outside all of the `deleted` ranges, as chunks.
-pub(super) fn without_ranges(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, ChunkError> {
+pub(crate) fn without_ranges(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, ChunkError> {
     let mut samples = Vec::new();
     decode(chunk, &mut samples)?;
     samples.retain(|s| !deleted.iter().any(|r| r.contains(s.t)));
     encode_samples(&samples)
 }
 
-/// One series' chunks out of several blocks as chunks in time order that do not overlap. Chunks that overlap no
-/// other are passed on as they are; of equal timestamps the sample of the chunk that begins first stays, and among
-/// those the one that comes first in `chunks`.
-pub(crate) fn merge_overlapping(mut chunks: Vec<Chunk>) -> Result<Vec<Chunk>, ChunkError> {
-    chunks.sort_by_key(|c| c.mint);
-    if chunks.windows(2).all(|w| w[0].maxt < w[1].mint) {
-        return Ok(chunks);
-    }
-    let mut out = Vec::with_capacity(chunks.len());
-    let mut rest = &mut chunks[..];
-    while !rest.is_empty() {
-        let mut end = rest[0].maxt;
-        let mut count = 1;
-        while count < rest.len() && rest[count].mint <= end {
-            end = end.max(rest[count].maxt);
-            count += 1;
-        }
-        let (group, later) = rest.split_at_mut(count);
-        merge_group(group, &mut out)?;
-        rest = later;
-    }
-    Ok(out)
-}
-
-fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> {
-    // Replicas of one block send equal chunks; they need no decoding.
-    if group.iter().all(|c| *c == group[0]) {
-        out.push(group[0].clone());
-        return Ok(());
+/// Chunks that overlap as chunks that do not; of equal timestamps the sample of the chunk that begins first stays, and among
+/// those the one that comes first in `group`, which is sorted by beginning.
+pub(crate) fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> {
+    if group.iter().all(|c| c.encoding == Encoding::Xor) {
+        return merge_floats(group, out);
     }
     let mut samples = Vec::new();
     for chunk in group {
@@ -49,6 +28,22 @@ fn merge_group(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> 
     samples.sort_by_key(|s| s.t);
     samples.dedup_by_key(|s| s.t);
     out.extend(encode_samples(&samples)?);
+    Ok(())
+}
+
+/// The same where there are only floats, several times as fast.
+fn merge_floats(group: &[Chunk], out: &mut Vec<Chunk>) -> Result<(), ChunkError> {
+    let mut columns = SampleColumns::default();
+    for chunk in group {
+        chunk.decode_into(TimeRange::ALL, &mut columns)?;
+    }
+    let mut samples: Vec<(i64, f64)> =
+        columns.ts.iter().copied().zip(columns.values.iter().copied()).collect();
+    // The sort finds the runs that the chunks are.
+    samples.sort_by_key(|(t, _)| *t);
+    samples.dedup_by_key(|(t, _)| *t);
+    let (ts, values): (Vec<i64>, Vec<f64>) = samples.into_iter().unzip();
+    out.extend(encode_floats(&ts, &values));
     Ok(())
 }
 
@@ -71,20 +66,12 @@ pub(crate) fn decode(chunk: &Chunk, out: &mut Vec<AnySample>) -> Result<(), Chun
     Ok(())
 }
 
-/// Samples in time order as chunks of their kinds.
+/// Samples in time order as chunks of their kinds, of [`SAMPLES_PER_CHUNK`] at the most: what Prometheus does when it encodes
+/// outside the head.
 pub(crate) fn encode_samples(samples: &[AnySample]) -> Result<Vec<Chunk>, ChunkError> {
     let with_start_ts = samples.iter().any(|s| s.start_ts != 0);
     encode(samples, with_start_ts)
 }
-
-/// Chunk size at which a new one begins, as Prometheus does when it encodes outside the head: a chunk of 1024 bytes
-/// less what the largest sample may still need.
-const XOR_BYTES_MAX: usize = 1024 - 19;
-
-/// Size of a histogram chunk after which the next sample begins a new one, once it has [`HISTOGRAMS_MIN`]; both are
-/// Prometheus's.
-const HISTOGRAM_BYTES_MAX: usize = 1024;
-const HISTOGRAMS_MIN: usize = 10;
 
 /// The chunk being filled. A sample of another kind ends it.
 enum Open {
@@ -125,7 +112,7 @@ macro_rules! first_histogram {
 /// Appends to a histogram encoder of either kind; gives the encoder of the next chunk when one had to begin.
 macro_rules! append_histogram {
     ($encoder:ident, $kind:ty, $with_start_ts:expr, $st:expr, $t:expr, $h:expr) => {
-        if $encoder.bytes_len() > HISTOGRAM_BYTES_MAX && $encoder.sample_count() > HISTOGRAMS_MIN {
+        if $encoder.sample_count() >= SAMPLES_PER_CHUNK {
             Some(first_histogram!($kind, Some($encoder), $with_start_ts, $st, $t, $h)?)
         } else {
             // Bucket indices too far apart for one chunk's spans.
@@ -145,14 +132,14 @@ fn encode(samples: &[AnySample], with_start_ts: bool) -> Result<Vec<Chunk>, Chun
         // The chunk to go on with, when it is not the open one.
         let next = match (&mut open, value) {
             (Some(Open::Float(encoder, _, maxt)), SampleValue::Float(v))
-                if encoder.bytes_len() <= XOR_BYTES_MAX =>
+                if encoder.sample_count() < SAMPLES_PER_CHUNK =>
             {
                 encoder.append(t, *v);
                 *maxt = t;
                 None
             }
             (Some(Open::FloatSt(encoder, _, maxt)), SampleValue::Float(v))
-                if encoder.bytes_len() <= XOR_BYTES_MAX =>
+                if encoder.sample_count() < SAMPLES_PER_CHUNK =>
             {
                 encoder.append(st, t, *v)?;
                 *maxt = t;
@@ -202,6 +189,28 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
+
+    /// All groups of overlapping chunks merged.
+    fn merge_overlapping(mut chunks: Vec<Chunk>) -> Result<Vec<Chunk>, ChunkError> {
+        chunks.sort_by_key(|c| c.mint);
+        let mut out = Vec::new();
+        let mut rest = &chunks[..];
+        while let Some(first) = rest.first() {
+            let (mut end, mut count) = (first.maxt, 1);
+            while rest.get(count).is_some_and(|c| c.mint <= end) {
+                end = end.max(rest[count].maxt);
+                count += 1;
+            }
+            let (group, later) = rest.split_at(count);
+            match group {
+                [one] => out.push(one.clone()),
+                [first, others @ ..] if others.iter().all(|c| c == first) => out.push(first.clone()),
+                _ => merge_group(group, &mut out)?,
+            }
+            rest = later;
+        }
+        Ok(out)
+    }
 
     fn samples(chunks: &[Chunk]) -> Vec<(i64, u64)> {
         let all = chunks.iter().flat_map(|c| c.iter().unwrap());

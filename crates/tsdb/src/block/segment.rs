@@ -21,7 +21,7 @@ use crate::{Error, Result, crc32c, map_file};
 const MAGIC: u32 = 0x85BD_40DD;
 const VERSION: u8 = 1;
 /// Magic, version, padding.
-const HEADER_BYTES: usize = 8;
+pub(super) const HEADER_BYTES: usize = 8;
 /// Target size of a segment, Prometheus's default.
 pub const SEGMENT_BYTES_MAX: u64 = 512 << 20;
 /// What a chunk costs beside its data when Prometheus decides on a cut: length field at its longest, encoding, CRC.
@@ -32,7 +32,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Writes the segments of one block.
 #[derive(Debug)]
-pub(super) struct SegmentWriter {
+pub(crate) struct SegmentWriter {
     dir: PathBuf,
     bytes_max: u64,
     sync: bool,
@@ -41,6 +41,9 @@ pub(super) struct SegmentWriter {
     /// Number of the current segment, from 1; 0 before the first.
     number: u64,
     pos: u64,
+    /// Where the series' chunks begin in the current segment, and what they take.
+    batch_start: u64,
+    batch_bytes: u64,
     buf: Vec<u8>,
     /// Largest chunk so far with everything around it.
     pub(super) chunk_bytes_max: u64,
@@ -56,61 +59,74 @@ impl SegmentWriter {
             path: dir.to_owned(),
             number: 0,
             pos: 0,
+            batch_start: 0,
+            batch_bytes: 0,
             buf: Vec::new(),
             chunk_bytes_max: 0,
         }
     }
 
-    /// Writes a series' chunks and appends their metas to `metas`. A new segment begins where Prometheus begins
-    /// one: when the chunks of this series so far would not fit the current one.
+    /// Writes a series' chunks and appends their metas to `metas`.
     pub(super) fn write(&mut self, chunks: &[Chunk], metas: &mut Vec<ChunkMeta>) -> Result<()> {
-        if chunks.is_empty() {
-            return Ok(());
-        }
-        if self.file.is_none() {
-            self.cut()?;
-        }
-        // Where the batch began: chunks of one call are weighed together, with their overhead at its largest.
-        let mut batch_start = self.pos;
-        let mut batch_bytes = 0;
-        for (i, chunk) in chunks.iter().enumerate() {
-            let bytes = chunk.data.len() as u64 + CHUNK_OVERHEAD_BYTES;
-            batch_bytes += bytes;
-            let first_of_segment = batch_start == HEADER_BYTES as u64 && (i == 0 || batch_bytes == bytes);
-            if batch_start + batch_bytes > self.bytes_max && !first_of_segment {
-                self.cut()?;
-                batch_start = self.pos;
-                batch_bytes = bytes;
-            }
-            let chunk_ref = ((self.number - 1) << 32) | self.pos;
+        self.begin_series();
+        for chunk in chunks {
+            let chunk_ref = self.put_chunk(chunk)?;
             metas.push(ChunkMeta { mint: chunk.mint, maxt: chunk.maxt, chunk_ref });
-            self.put(chunk)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, chunk: &Chunk) -> Result<()> {
-        self.buf.clear();
-        put_uvarint(&mut self.buf, chunk.data.len() as u64);
-        let checked = self.buf.len();
-        self.buf.push(chunk.encoding.as_u8());
-        self.buf.extend_from_slice(&chunk.data);
-        let crc = crc32c(&self.buf[checked..]);
-        self.buf.extend_from_slice(&crc.to_be_bytes());
-        let bytes = self.buf.len() as u64;
-        if chunk.data.len() as u64 > CHUNK_DATA_BYTES_MAX || self.pos > u64::from(u32::MAX) {
+    /// Writes a chunk of the current series and gives its reference.
+    pub(crate) fn put_chunk(&mut self, chunk: &Chunk) -> Result<u64> {
+        let mut entry = std::mem::take(&mut self.buf);
+        entry.clear();
+        put_uvarint(&mut entry, chunk.data.len() as u64);
+        let checked = entry.len();
+        entry.push(chunk.encoding.as_u8());
+        entry.extend_from_slice(&chunk.data);
+        let crc = crc32c(&entry[checked..]);
+        entry.extend_from_slice(&crc.to_be_bytes());
+        let chunk_ref = self.put_entry(&entry, chunk.data.len() as u64);
+        self.buf = entry;
+        chunk_ref
+    }
+
+    /// Says that the chunks to come belong to another series: those of one are weighed together.
+    pub(crate) fn begin_series(&mut self) {
+        self.batch_start = self.pos;
+        self.batch_bytes = 0;
+    }
+
+    /// Writes a chunk as it stands in a segment, `data_bytes` of it data, and gives its reference. A new segment begins
+    /// where Prometheus begins one: when the chunks of this series so far, their overhead at its largest, would not fit the
+    /// current one.
+    pub(crate) fn put_entry(&mut self, entry: &[u8], data_bytes: u64) -> Result<u64> {
+        if self.file.is_none() {
+            self.cut()?;
+            self.begin_series();
+        }
+        let bytes = data_bytes + CHUNK_OVERHEAD_BYTES;
+        self.batch_bytes += bytes;
+        let first_of_segment = self.batch_start == HEADER_BYTES as u64 && self.batch_bytes == bytes;
+        if self.batch_start + self.batch_bytes > self.bytes_max && !first_of_segment {
+            self.cut()?;
+            self.batch_start = self.pos;
+            self.batch_bytes = bytes;
+        }
+        if data_bytes > CHUNK_DATA_BYTES_MAX || self.pos > u64::from(u32::MAX) {
             return Err(Error::TooLarge {
                 file: self.path.display().to_string(),
                 what: "chunk segment",
-                bytes: self.pos + bytes,
+                bytes: self.pos + entry.len() as u64,
                 bytes_max: u64::from(u32::MAX),
             });
         }
+        let chunk_ref = ((self.number - 1) << 32) | self.pos;
         let file = self.file.as_mut().expect("a segment was cut before the first chunk");
-        file.write_all(&self.buf).map_err(Error::io("write", &self.path))?;
-        self.pos += bytes;
-        self.chunk_bytes_max = self.chunk_bytes_max.max(bytes);
-        Ok(())
+        file.write_all(entry).map_err(Error::io("write", &self.path))?;
+        self.pos += entry.len() as u64;
+        self.chunk_bytes_max = self.chunk_bytes_max.max(entry.len() as u64);
+        Ok(chunk_ref)
     }
 
     fn cut(&mut self) -> Result<()> {
@@ -201,7 +217,7 @@ impl Segments {
     }
 }
 
-fn check_header(file: &str, data: &[u8]) -> Result<()> {
+pub(super) fn check_header(file: &str, data: &[u8]) -> Result<()> {
     let mut c = Cursor::new(file, 0, data);
     if c.u32()? != MAGIC {
         return Err(Error::corrupt(file, 0, "not a chunk segment: wrong magic number"));

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use chronolith_chunk::{AggrChunk, Chunk, ChunkError, Encoding};
 use chronolith_model::{BlockId, Labels};
 
 use super::segment::{SEGMENT_BYTES_MAX, SegmentWriter};
 use super::{BlockMeta, BlockStats, Compaction, IndexStats, ThanosMeta, Tombstones, sync_dir};
 use super::{CHUNKS_DIR, CREATION_SUFFIX, INDEX_FILE};
-use crate::index::{ChunkMeta, IndexWriter, IndexWriterOptions};
+use crate::index::{ChunkMeta, IndexWriter, IndexWriterOptions, IndexWritten};
 use crate::{Error, Result};
 
 /// How a block is written.
@@ -43,27 +44,25 @@ pub struct BlockParts {
     pub thanos: Option<ThanosMeta>,
 }
 
-/// Writes one block. Dropping it before [`BlockWriter::finish`] removes what it wrote; after an error nothing else
-/// can be done with it.
+/// A block under way: its directory, its segments, what is counted. Dropping it before [`BlockDraft::finish`] removes what
+/// was written.
 #[derive(Debug)]
-pub struct BlockWriter {
+pub(crate) struct BlockDraft {
     id: BlockId,
     parent: PathBuf,
     tmp: PathBuf,
-    options: BlockWriterOptions,
-    segments: SegmentWriter,
-    index: Option<IndexWriter>,
+    sync: bool,
+    pub(crate) segments: SegmentWriter,
     stats: BlockStats,
     mint: i64,
     maxt: i64,
-    metas: Vec<ChunkMeta>,
     finished: bool,
 }
 
-impl BlockWriter {
+impl BlockDraft {
     /// Begins a block in the directory `parent`. A leftover of the same id is removed; a finished block of that id
     /// is an error.
-    pub fn create(parent: &Path, id: BlockId, options: BlockWriterOptions) -> Result<Self> {
+    pub(crate) fn create(parent: &Path, id: BlockId, segment_bytes_max: u64, sync: bool) -> Result<Self> {
         let dir = parent.join(id.to_string());
         if dir.exists() {
             return Err(Error::Invalid(format!("block {} exists already", dir.display())));
@@ -74,72 +73,62 @@ impl BlockWriter {
         }
         let chunks = tmp.join(CHUNKS_DIR);
         std::fs::create_dir_all(&chunks).map_err(Error::io("create", &chunks))?;
-        let index_options = IndexWriterOptions { sync: options.sync, ..options.index };
-        let index = IndexWriter::create(&tmp.join(INDEX_FILE), index_options)?;
-        Ok(BlockWriter {
+        Ok(BlockDraft {
             id,
             parent: parent.to_owned(),
-            segments: SegmentWriter::new(&chunks, options.segment_bytes_max, options.sync),
+            segments: SegmentWriter::new(&chunks, segment_bytes_max, sync),
             tmp,
-            options,
-            index: Some(index),
+            sync,
             stats: BlockStats::default(),
             mint: i64::MAX,
             maxt: i64::MIN,
-            metas: Vec::new(),
             finished: false,
         })
     }
 
-    /// Adds a series with its chunks, which are in time order and do not overlap. Series come in ascending label
-    /// order, each once. A series without chunks is left out.
-    pub fn add_series(&mut self, labels: &Labels, chunks: &[Chunk]) -> Result<()> {
-        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(()) };
-        let mut samples = 0;
-        let mut histogram_samples = 0;
-        for chunk in chunks {
-            let refused = |e: ChunkError| {
-                Error::Invalid(format!("series {labels}: chunk {} to {}: {e}", chunk.mint, chunk.maxt))
-            };
-            // Of downsampled data the samples of the count are counted, as Thanos does.
-            let (count, of_floats) = if chunk.encoding == Encoding::Aggregate {
-                let parts = AggrChunk::parse(&chunk.data).map_err(refused)?;
-                (parts.sample_count().map_err(refused)? as u64, !parts.is_histogram())
-            } else {
-                (chunk.sample_count().map_err(refused)? as u64, chunk.encoding.is_float())
-            };
-            samples += count;
-            if !of_floats {
-                histogram_samples += count;
-            }
-        }
-        self.metas.clear();
-        self.segments.write(chunks, &mut self.metas)?;
-        let index = self.index.as_mut().expect("present until finish");
-        index.add_series(labels, &self.metas)?;
-        self.mint = self.mint.min(first.mint);
-        self.maxt = self.maxt.max(last.maxt);
+    /// Where the index goes.
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.tmp.join(INDEX_FILE)
+    }
+
+    /// Counts a chunk. Of downsampled data the samples of the count are counted, as Thanos does.
+    pub(crate) fn count_chunk(&mut self, encoding: Encoding, data: &[u8]) -> Result<(), ChunkError> {
+        let (samples, of_floats) = if encoding == Encoding::Aggregate {
+            let parts = AggrChunk::parse(&Bytes::copy_from_slice(data))?;
+            (parts.sample_count()? as u64, !parts.is_histogram())
+        } else {
+            (encoding.sample_count(data)? as u64, encoding.is_float())
+        };
         self.stats.num_samples += samples;
-        self.stats.num_histogram_samples += histogram_samples;
-        self.stats.num_float_samples += samples - histogram_samples;
-        self.stats.num_chunks += chunks.len() as u64;
-        self.stats.num_series += 1;
+        if of_floats {
+            self.stats.num_float_samples += samples;
+        } else {
+            self.stats.num_histogram_samples += samples;
+        }
+        self.stats.num_chunks += 1;
         Ok(())
     }
 
+    /// Counts a series whose samples lie between these times, both included.
+    pub(crate) fn count_series(&mut self, mint: i64, maxt: i64) {
+        self.mint = self.mint.min(mint);
+        self.maxt = self.maxt.max(maxt);
+        self.stats.num_series += 1;
+    }
+
     /// Number of series so far.
-    pub fn series_count(&self) -> u64 {
+    pub(crate) fn series_count(&self) -> u64 {
         self.stats.num_series
     }
 
-    /// Completes the block and gives it its name. `None` when no series came: then there is no block.
-    pub fn finish(mut self, parts: BlockParts) -> Result<Option<BlockMeta>> {
-        if self.stats.num_series == 0 {
-            return Ok(None);
-        }
+    /// Writes what is left, the index through `index`, and gives the block its name.
+    pub(crate) fn finish(
+        mut self,
+        index: impl FnOnce() -> Result<IndexWritten>,
+        parts: BlockParts,
+    ) -> Result<BlockMeta> {
         self.segments.finish()?;
-        let index = self.index.take().expect("present until finish");
-        let written = index.finish()?;
+        let written = index()?;
         // The largest chunk may end at the largest time there is; the block's end is exclusive.
         let (min_time, max_time) = parts.times.unwrap_or((self.mint, self.maxt.saturating_add(1)));
         if min_time > self.mint || max_time <= self.maxt && max_time != i64::MAX {
@@ -167,14 +156,64 @@ impl BlockWriter {
         let dir = self.parent.join(self.id.to_string());
         std::fs::rename(&self.tmp, &dir).map_err(Error::io("rename", &self.tmp))?;
         self.finished = true;
-        if self.options.sync {
+        if self.sync {
             sync_dir(&self.parent)?;
         }
-        Ok(Some(meta))
+        Ok(meta)
     }
 }
 
-impl Drop for BlockWriter {
+/// Writes one block. Dropping it before [`BlockWriter::finish`] removes what it wrote; after an error nothing else
+/// can be done with it.
+#[derive(Debug)]
+pub struct BlockWriter {
+    draft: BlockDraft,
+    index: IndexWriter,
+    metas: Vec<ChunkMeta>,
+}
+
+impl BlockWriter {
+    /// Begins a block in the directory `parent`. A leftover of the same id is removed; a finished block of that id
+    /// is an error.
+    pub fn create(parent: &Path, id: BlockId, options: BlockWriterOptions) -> Result<Self> {
+        let draft = BlockDraft::create(parent, id, options.segment_bytes_max, options.sync)?;
+        let index_options = IndexWriterOptions { sync: options.sync, ..options.index };
+        let index = IndexWriter::create(&draft.index_path(), index_options)?;
+        Ok(BlockWriter { draft, index, metas: Vec::new() })
+    }
+
+    /// Adds a series with its chunks, which are in time order and do not overlap. Series come in ascending label
+    /// order, each once. A series without chunks is left out.
+    pub fn add_series(&mut self, labels: &Labels, chunks: &[Chunk]) -> Result<()> {
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(()) };
+        for chunk in chunks {
+            self.draft.count_chunk(chunk.encoding, &chunk.data).map_err(|e| {
+                Error::Invalid(format!("series {labels}: chunk {} to {}: {e}", chunk.mint, chunk.maxt))
+            })?;
+        }
+        self.metas.clear();
+        self.draft.segments.write(chunks, &mut self.metas)?;
+        self.index.add_series(labels, &self.metas)?;
+        self.draft.count_series(first.mint, last.maxt);
+        Ok(())
+    }
+
+    /// Number of series so far.
+    pub fn series_count(&self) -> u64 {
+        self.draft.series_count()
+    }
+
+    /// Completes the block and gives it its name. `None` when no series came: then there is no block.
+    pub fn finish(self, parts: BlockParts) -> Result<Option<BlockMeta>> {
+        if self.draft.series_count() == 0 {
+            return Ok(None);
+        }
+        let BlockWriter { draft, index, .. } = self;
+        draft.finish(|| index.finish(), parts).map(Some)
+    }
+}
+
+impl Drop for BlockDraft {
     fn drop(&mut self) {
         if !self.finished
             && let Err(err) = std::fs::remove_dir_all(&self.tmp)

@@ -9,9 +9,13 @@
 //! [`bytes::Bytes`]: a mapped file, a fetched range or a buffer are the same to them, and slices of it cost nothing.
 
 mod interner;
+mod output;
 mod postings_table;
+mod postings_writer;
 mod reader;
 mod series;
+mod sorted_writer;
+mod stream;
 mod symbols;
 mod toc;
 mod writer;
@@ -19,6 +23,8 @@ mod writer;
 pub use postings_table::{PostingsRange, PostingsTable, parse_postings};
 pub use reader::IndexReader;
 pub use series::{ChunkMeta, SeriesRecord};
+pub(crate) use sorted_writer::{SortedIndexWriter, symbol_bytes};
+pub(crate) use stream::{IndexStream, SymbolStream};
 pub use symbols::{SymbolCache, Symbols};
 pub use toc::Toc;
 pub use writer::{IndexWriter, IndexWriterOptions, IndexWritten};

@@ -81,7 +81,8 @@ impl SeriesRecord {
             let mint = if i == 0 {
                 c.varint()?
             } else {
-                last.maxt.checked_add_unsigned(c.uvarint()?).ok_or_else(overflow)?
+                // Where a chunk begins before the one in front of it ended, writers let the difference wrap.
+                last.maxt.wrapping_add_unsigned(c.uvarint()?)
             };
             let maxt = mint.checked_add_unsigned(c.uvarint()?).ok_or_else(overflow)?;
             let chunk_ref = if i == 0 {

@@ -5,8 +5,7 @@
 //! 1. [`IndexWriter::add_series`] interns strings under provisional numbers and spills the series to a temporary
 //!    file beside the index (its name is removed at once, so a crash leaves nothing).
 //! 2. [`IndexWriter::finish`] sorts the symbols, streams the spilled series into the index with final numbers,
-//! 3. and then reads the series section back, once for each batch of label names whose postings fit
-//!    [`IndexWriterOptions::postings_bytes_max`], to write their lists.
+//! 3. and then has the postings written from the series section ([`super::postings_writer`]).
 //!
 //! Memory: every distinct string once, 4 bytes a series, and one batch (at least one label name: 8 bytes a series
 //! that has it).
@@ -18,10 +17,11 @@ use std::path::{Path, PathBuf};
 use chronolith_model::Labels;
 
 use super::interner::Interner;
+use super::output::{BUFFER_BYTES, Output, Section, unnamed_file};
+use super::postings_writer::{Lists, NameUses, finish_index};
 use super::{ChunkMeta, HEADER_BYTES, MAGIC, SERIES_ALIGN, SeriesRecord, Toc, VERSION_WRITTEN};
-use crate::crc::Crc32c;
-use crate::cursor::{Cursor, put_uvarint, put_uvarint_bytes};
-use crate::{Error, Result, crc32c, map_file};
+use crate::cursor::put_uvarint_bytes;
+use crate::{Error, Result};
 
 /// How an index is written.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +41,6 @@ impl Default for IndexWriterOptions {
         IndexWriterOptions { empty_symbol: true, postings_bytes_max: 32 << 20, sync: true }
     }
 }
-
-/// Largest index: a series reference is a 32-bit multiple of 16.
-const INDEX_BYTES_MAX: u64 = SERIES_ALIGN * u32::MAX as u64;
-/// Write buffer; large enough that a spinning disk would seek rarely, small beside everything else.
-const BUFFER_BYTES: usize = 256 << 10;
-
-/// How many series have each label name: symbol and count, ascending.
-type NameUses = Vec<(u32, u64)>;
 
 /// Writes one index file. Series come in label order, their chunk references ascending.
 #[derive(Debug)]
@@ -163,16 +155,10 @@ impl IndexWriter {
         let (all, uses) = self.write_series(&ranks)?;
         drop(ranks);
 
-        toc.label_indices = self.out.pos;
-        toc.postings = self.out.pos;
-        let mut table = TableSpill::create(&self.path)?;
-        self.write_postings(&toc, &order, &all, uses, &mut table)?;
-
-        toc.label_offset_table = self.out.pos;
-        toc.postings_offset_table = self.out.pos;
-        table.copy_into(&mut self.out)?;
-        self.out.write(&toc.encode())?;
-        let bytes = self.out.close(self.options.sync)?;
+        let (sync, bytes_max) = (self.options.sync, self.options.postings_bytes_max);
+        let interner = &self.interner;
+        let mut text = |rank: u32| Ok(interner.get(order[rank as usize]).to_owned());
+        let bytes = finish_index(self.out, toc, Lists { all: &all, uses, bytes_max }, &mut text, sync)?;
         Ok(IndexWritten { bytes, series_bytes_max: self.series_bytes_max })
     }
 
@@ -222,69 +208,13 @@ impl IndexWriter {
         uses.sort_unstable();
         Ok((refs, uses))
     }
-
-    fn write_postings(
-        &mut self,
-        toc: &Toc,
-        order: &[u32],
-        all: &[u32],
-        uses: NameUses,
-        table: &mut TableSpill,
-    ) -> Result<()> {
-        self.out.flush()?;
-        let map = map_file(&self.path)?;
-        let file = self.path.display().to_string();
-        let series = Cursor::new(&file, 0, &map[..toc.label_indices as usize]).at(toc.series as usize);
-        self.write_list("", "", all.iter().copied(), all.len(), table)?;
-        let batch_max = (self.options.postings_bytes_max / size_of::<u64>()) as u64;
-        let mut names = &uses[..];
-        while !names.is_empty() {
-            let mut postings = 0;
-            let fit = names.iter().take_while(|(_, n)| {
-                postings += n;
-                postings <= batch_max
-            });
-            let (batch, rest) = names.split_at(fit.count().max(1));
-            names = rest;
-            for (name, keys) in collect_batch(series, all.len(), batch)? {
-                for of_value in keys.chunk_by(|a, b| a >> 32 == b >> 32) {
-                    let value = (of_value[0] >> 32) as usize;
-                    let (name, value) = (order[name as usize], order[value]);
-                    let refs = of_value.iter().map(|key| *key as u32);
-                    // The interner is borrowed by the strings while the output grows, so both are split off here.
-                    let interner = std::mem::take(&mut self.interner);
-                    let written =
-                        self.write_list(interner.get(name), interner.get(value), refs, of_value.len(), table);
-                    self.interner = interner;
-                    written?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn write_list(
-        &mut self,
-        name: &str,
-        value: &str,
-        refs: impl Iterator<Item = u32>,
-        count: usize,
-        table: &mut TableSpill,
-    ) -> Result<()> {
-        self.out.pad(4)?;
-        table.add(name, value, self.out.pos)?;
-        let len = self.out.u32_of("postings list", 4 + 4 * count as u64)?;
-        self.entry.clear();
-        self.entry.extend_from_slice(&len.to_be_bytes());
-        self.entry.extend_from_slice(&(count as u32).to_be_bytes());
-        self.entry.extend(refs.flat_map(u32::to_be_bytes));
-        let crc = crc32c(&self.entry[4..]);
-        self.entry.extend_from_slice(&crc.to_be_bytes());
-        self.out.write(&self.entry)
-    }
 }
 
-fn check_chunk_order(labels: &Labels, chunks: &[ChunkMeta], last_ref: u64) -> Result<()> {
+pub(super) fn check_chunk_order(
+    labels: &dyn std::fmt::Display,
+    chunks: &[ChunkMeta],
+    last_ref: u64,
+) -> Result<()> {
     let refuse = |c: &ChunkMeta, what| {
         Err(Error::Invalid(format!("series {labels}: chunk {} to {} {what}", c.mint, c.maxt)))
     };
@@ -302,36 +232,6 @@ fn check_chunk_order(labels: &Labels, chunks: &[ChunkMeta], last_ref: u64) -> Re
         last_ref = c.chunk_ref;
     }
     Ok(())
-}
-
-/// For each name of a batch, `value symbol << 32 | series reference` of its postings, sorted.
-fn collect_batch(
-    mut series: Cursor<'_>,
-    series_count: usize,
-    batch: &[(u32, u64)],
-) -> Result<Vec<(u32, Vec<u64>)>> {
-    let slots: rustc_hash::FxHashMap<u32, usize> =
-        batch.iter().enumerate().map(|(slot, (name, _))| (*name, slot)).collect();
-    let mut lists: Vec<(u32, Vec<u64>)> =
-        batch.iter().map(|(name, n)| (*name, Vec::with_capacity(*n as usize))).collect();
-    for _ in 0..series_count {
-        let start = series.pos().next_multiple_of(SERIES_ALIGN as usize);
-        series = series.at(start);
-        let len = series.uvarint()? as usize;
-        let body = series.pos();
-        for _ in 0..series.uvarint()? {
-            let name = series.uvarint32()?;
-            let value = series.uvarint32()?;
-            if let Some(slot) = slots.get(&name) {
-                lists[*slot].1.push((u64::from(value) << 32) | (start as u64 / SERIES_ALIGN));
-            }
-        }
-        series = series.at(body + len + 4);
-    }
-    for (_, keys) in &mut lists {
-        keys.sort_unstable();
-    }
-    Ok(lists)
 }
 
 /// Reads one `uvarint len ‖ body ‖ CRC` that this process has written.
@@ -352,161 +252,8 @@ fn read_entry(reader: &mut impl Read, entry: &mut Vec<u8>) -> std::io::Result<()
     reader.read_exact(&mut entry[head..])
 }
 
-fn uvarint_bytes(value: usize) -> usize {
+pub(super) fn uvarint_bytes(value: usize) -> usize {
     (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-/// A file beside `path` whose name is already gone.
-fn unnamed_file(path: &Path, what: &str) -> Result<File> {
-    let path = path.with_extension(format!("{what}.tmp"));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .map_err(Error::io("create", &path))?;
-    std::fs::remove_file(&path).map_err(Error::io("unlink", &path))?;
-    Ok(file)
-}
-
-/// The entries of the postings offset table while the lists are being written.
-struct TableSpill {
-    file: BufWriter<File>,
-    path: PathBuf,
-    buf: Vec<u8>,
-    count: u32,
-    bytes: u64,
-}
-
-impl TableSpill {
-    fn create(path: &Path) -> Result<Self> {
-        let file = BufWriter::with_capacity(BUFFER_BYTES, unnamed_file(path, "postings")?);
-        Ok(TableSpill { file, path: path.to_owned(), buf: Vec::new(), count: 0, bytes: 0 })
-    }
-
-    fn add(&mut self, name: &str, value: &str, offset: u64) -> Result<()> {
-        self.buf.clear();
-        self.buf.push(2);
-        put_uvarint_bytes(&mut self.buf, name.as_bytes());
-        put_uvarint_bytes(&mut self.buf, value.as_bytes());
-        put_uvarint(&mut self.buf, offset);
-        self.count += 1;
-        self.bytes += self.buf.len() as u64;
-        self.file.write_all(&self.buf).map_err(Error::io("write postings offsets of", &self.path))
-    }
-
-    fn copy_into(self, out: &mut Output) -> Result<()> {
-        let fail = || Error::io("read postings offsets of", &self.path);
-        let mut file = self.file.into_inner().map_err(|e| fail()(e.into_error()))?;
-        file.seek(SeekFrom::Start(0)).map_err(fail())?;
-        let len = out.u32_of("postings offset table", self.bytes + 4)?;
-        let mut section = Section::start(out, len)?;
-        section.put(|buf| buf.extend_from_slice(&self.count.to_be_bytes()))?;
-        let mut block = vec![0; BUFFER_BYTES];
-        loop {
-            let n = file.read(&mut block).map_err(fail())?;
-            if n == 0 {
-                return section.end();
-            }
-            section.put(|buf| buf.extend_from_slice(&block[..n]))?;
-        }
-    }
-}
-
-/// `len ‖ payload ‖ CRC`, the payload coming in pieces.
-struct Section<'a> {
-    out: &'a mut Output,
-    buf: Vec<u8>,
-    crc: Crc32c,
-    end: u64,
-}
-
-impl<'a> Section<'a> {
-    fn start(out: &'a mut Output, len: u32) -> Result<Self> {
-        out.write(&len.to_be_bytes())?;
-        let end = out.pos + u64::from(len);
-        Ok(Section { out, buf: Vec::new(), crc: Crc32c::new(), end })
-    }
-
-    fn put(&mut self, append: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        append(&mut self.buf);
-        // Checksums over a few KiB at a time cost a tenth of those over single strings.
-        if self.buf.len() >= 8 << 10 { self.drain() } else { Ok(()) }
-    }
-
-    fn drain(&mut self) -> Result<()> {
-        self.crc.update(&self.buf);
-        self.out.write(&self.buf)?;
-        self.buf.clear();
-        Ok(())
-    }
-
-    fn end(mut self) -> Result<()> {
-        self.drain()?;
-        assert_eq!(self.out.pos, self.end, "a section is as long as it says");
-        self.out.write(&self.crc.finish().to_be_bytes())
-    }
-}
-
-/// The index file and the position in it.
-#[derive(Debug)]
-struct Output {
-    path: PathBuf,
-    file: BufWriter<File>,
-    pos: u64,
-}
-
-impl Output {
-    fn create(path: &Path) -> Result<Self> {
-        let file = File::create_new(path).map_err(Error::io("create", path))?;
-        Ok(Output { path: path.to_owned(), file: BufWriter::with_capacity(BUFFER_BYTES, file), pos: 0 })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.pos += bytes.len() as u64;
-        if self.pos > INDEX_BYTES_MAX {
-            return Err(self.too_large());
-        }
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
-    }
-
-    fn pad(&mut self, align: u64) -> Result<()> {
-        const ZEROS: [u8; SERIES_ALIGN as usize] = [0; SERIES_ALIGN as usize];
-        let pad = self.pos.next_multiple_of(align) - self.pos;
-        self.write(&ZEROS[..pad as usize])
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io("write", &self.path))
-    }
-
-    fn close(&mut self, sync: bool) -> Result<u64> {
-        self.flush()?;
-        if sync {
-            self.file.get_ref().sync_all().map_err(Error::io("sync", &self.path))?;
-        }
-        Ok(self.pos)
-    }
-
-    fn u32_of(&self, what: &'static str, bytes: u64) -> Result<u32> {
-        u32::try_from(bytes).map_err(|_| Error::TooLarge {
-            file: self.path.display().to_string(),
-            what,
-            bytes,
-            bytes_max: u64::from(u32::MAX),
-        })
-    }
-
-    #[cold]
-    fn too_large(&self) -> Error {
-        Error::TooLarge {
-            file: self.path.display().to_string(),
-            what: "index",
-            bytes: self.pos,
-            bytes_max: INDEX_BYTES_MAX,
-        }
-    }
 }
 
 const _: () = assert!(HEADER_BYTES == 5, "magic and version");
