@@ -5,6 +5,7 @@
 //! [`chain`] and [`merge_overlapping`] take every sample and drop only equal timestamps. Everything is pure; inputs are ascending in time.
 
 pub mod chain;
+mod one_stream;
 mod overlap;
 pub mod penalty;
 pub mod replicas;

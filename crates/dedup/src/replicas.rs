@@ -5,17 +5,14 @@
 //! samples, and where one list has a gap the other one has what is missing. There the penalty would lose samples at every edge of
 //! a gap, as it does in Thanos; every sample is taken instead, once.
 //!
-//! The measure is how often the merged samples change from times that only one list has to times that only the other one has.
-//! Scrapes of their own change at nearly every sample, copies at none, a series that moved at as many as it moved.
+//! [`crate::one_stream`] tells them apart.
 
 use std::borrow::Cow;
 
 use chronolith_chunk::SampleColumns;
 
+use crate::one_stream::{Side, are_one_stream, merged};
 use crate::penalty;
-
-/// Samples between two such changes, at the least and on average, of what is taken as one stream: with two scrapes it is one.
-const RUN_MIN: usize = 4;
 
 /// Appends the deduplicated samples of `replicas` to `out`: what are copies is put together first, then [`penalty::dedup`]
 /// chooses among the rest, with `is_counter` as described there.
@@ -42,49 +39,6 @@ pub fn dedup(replicas: &[SampleColumns], is_counter: bool, out: &mut SampleColum
             penalty::dedup(&streams, is_counter, out);
         }
     }
-}
-
-/// Which of the two lists has the next time of the merged ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    A,
-    B,
-    Both,
-}
-
-/// The merged times of two ascending lists: where each lies.
-fn merged<'a>(a: &'a [i64], b: &'a [i64]) -> impl Iterator<Item = (Side, usize, usize)> + 'a {
-    let (mut i, mut j) = (0, 0);
-    std::iter::from_fn(move || {
-        let side = match (a.get(i), b.get(j)) {
-            (None, None) => return None,
-            (Some(_), None) => Side::A,
-            (None, Some(_)) => Side::B,
-            (Some(x), Some(y)) if x == y => Side::Both,
-            (Some(x), Some(y)) => {
-                if x < y {
-                    Side::A
-                } else {
-                    Side::B
-                }
-            }
-        };
-        let at = (side, i, j);
-        i += usize::from(side != Side::B);
-        j += usize::from(side != Side::A);
-        Some(at)
-    })
-}
-
-fn are_one_stream(a: &[i64], b: &[i64]) -> bool {
-    let (mut changes, mut samples) = (0, 0);
-    let mut before = Side::Both;
-    for (side, ..) in merged(a, b) {
-        changes += usize::from(matches!((before, side), (Side::A, Side::B) | (Side::B, Side::A)));
-        before = side;
-        samples += 1;
-    }
-    changes * RUN_MIN <= samples
 }
 
 /// All samples of both, of equal times the first list's. Where the two do not agree in all that they share, or share nothing, a
@@ -154,6 +108,12 @@ mod tests {
         let back = columns(all[..30].iter().chain(&all[70..]).copied());
         assert_eq!(times(&[moved(0..50), moved(50..100)]), all);
         assert_eq!(times(&[back, moved(30..70)]), all);
+        // Its distributors did not agree for two minutes where it had moved: a read of five minutes has it all, too.
+        let owner = |i: usize| if (40..48).contains(&i) { i.is_multiple_of(2) } else { i < 40 };
+        for range in [0..100, 30..50, 38..58] {
+            let part = |wanted: bool| columns(range.clone().filter(|i| owner(*i) == wanted).map(|i| all[i]));
+            assert_eq!(times(&[part(true), part(false)]), all[range.clone()]);
+        }
     }
 
     #[test]
@@ -166,6 +126,12 @@ mod tests {
             assert_eq!(times(&replicas), expected.ts);
             assert!(expected.len() <= 51);
         }
+        // The second one came late and went early; how long the first one is plays no part.
+        let a = columns((0..5760).map(|i| i * 15_000));
+        let b = columns((5000..5200).map(|i| i * 15_000 + 4_321));
+        let mut expected = SampleColumns::default();
+        penalty::dedup(&[a.clone(), b.clone()], false, &mut expected);
+        assert_eq!(times(&[a, b]), expected.ts);
         // Two are copies, the third one is not.
         let a = columns((0..50).map(|i| i * 15_000));
         let with_gap = columns((0..50).filter(|i| *i != 20).map(|i| i * 15_000));
