@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use chronolith_model::write::encode_labels;
 use chronolith_model::{METRIC_NAME, Sample, TenantId, WriteBatch, WriteBatchBuilder};
+use chronolith_service::families::families;
 use chronolith_service::{Metrics, Probes};
 use chronolith_storeapi::WriteSink;
 use tokio_util::sync::CancellationToken;
@@ -54,61 +55,22 @@ fn scrape(text: &str, instance: &str, t: i64) -> WriteBatch {
     let mut builder = WriteBatchBuilder::default();
     builder.start(0);
     let mut section = Vec::new();
-    let mut push = |mut labels: Vec<(&str, String)>, v: f64| {
-        labels.extend(target.iter().map(|(n, v)| (*n, (*v).to_owned())));
+    let families = families(text);
+    let mut push = |mut labels: Vec<(_, _)>, v: f64| {
+        labels.extend(target);
         labels.sort_unstable();
         labels.dedup_by(|a, b| a.0 == b.0);
         section.clear();
-        encode_labels(
-            labels.iter().map(|(n, v)| (*n, v.as_str())).filter(|(_, v)| !v.is_empty()),
-            &mut section,
-        );
+        encode_labels(labels.into_iter().filter(|(_, v)| !v.is_empty()), &mut section);
         builder.push_series_bytes(&section);
         builder.push_sample(Sample { t, v });
     };
-    for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
-        if let Some((labels, v)) = parse_line(line) {
-            push(labels, v);
-        }
+    for sample in families.iter().flat_map(|f| &f.samples) {
+        let own = sample.labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        push([(METRIC_NAME, sample.name.as_str())].into_iter().chain(own).collect(), sample.value);
     }
-    push(vec![(METRIC_NAME, "up".to_owned())], 1.0);
+    push(vec![(METRIC_NAME, "up")], 1.0);
     builder.finish(Bytes::new())
-}
-
-/// `name{label="value",…} number`, as our own exposition writes it.
-fn parse_line(line: &str) -> Option<(Vec<(&str, String)>, f64)> {
-    let name_end = line.find(['{', ' '])?;
-    let mut labels = vec![(METRIC_NAME, line[..name_end].to_owned())];
-    let mut rest = &line[name_end..];
-    if let Some(inner) = rest.strip_prefix('{') {
-        rest = inner;
-        while !rest.starts_with('}') {
-            let (name, after) = rest.split_once("=\"")?;
-            let (value, after) = unquote(after)?;
-            labels.push((name.trim_start_matches(','), value));
-            rest = after.trim_start_matches(',');
-        }
-        rest = &rest[1..];
-    }
-    let number = rest.split_ascii_whitespace().next()?;
-    Some((labels, number.replace("Inf", "inf").parse().ok()?))
-}
-
-/// The value up to the closing quote, escapes resolved, and what comes behind the quote.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((i, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &text[i + 1..])),
-            '\\' => match chars.next()?.1 {
-                'n' => value.push('\n'),
-                escaped => value.push(escaped),
-            },
-            plain => value.push(plain),
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -119,8 +81,8 @@ mod tests {
 
     #[test]
     fn an_exposition_becomes_series() {
-        let text = "# HELP a b\n# TYPE a counter\na_total{code=\"200\",path=\"/\\\"x\\\\\"} 3\nplain 1.5\nbad{ 2\n\
-                    h_bucket{le=\"+Inf\"} +Inf\n";
+        let text = "# HELP a b\n# TYPE a counter\na_total{code=\"200\",path=\"/\\\"x\\\\\"} 3\n# TYPE plain gauge\n\
+                    plain 1.5\n# TYPE h histogram\nh_bucket{le=\"+Inf\"} +Inf\n";
         let batch = scrape(text, "127.0.0.1:9090", 42);
         let series: Vec<(String, f64)> = batch
             .iter()

@@ -30,6 +30,8 @@ pub struct Process {
     pub build: BuildInfo,
     /// When the process started, milliseconds since the epoch.
     pub started_ms: i64,
+    /// The process's own metrics.
+    pub metrics: Metrics,
     /// Whether the process is ready; without it the API answers from the start.
     pub probes: Option<Probes>,
 }
@@ -179,6 +181,7 @@ impl Built {
             flags: Arc::new(process.flags),
             build: process.build,
             started_ms: process.started_ms,
+            metrics: process.metrics,
         }
     }
 
@@ -279,8 +282,9 @@ mod tests {
         let address = built.grpc_addr().unwrap().to_string();
         let http = built.http_addr().unwrap();
         let build = BuildInfo { version: "0", revision: "0" };
-        let api =
-            built.api(&config, Process { status: None, flags: vec![], build, started_ms: 0, probes: None });
+        let metrics = Metrics::new();
+        let process = Process { status: None, flags: vec![], build, started_ms: 0, metrics, probes: None };
+        let api = built.api(&config, process);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(built, router(api), Probes::new(), shutdown.clone()));
         let t = series.samples[9].0 / 1000;

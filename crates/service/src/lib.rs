@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod exit;
+pub mod families;
 pub mod grpc;
 pub mod http;
 pub mod logging;

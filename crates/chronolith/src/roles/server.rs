@@ -90,7 +90,7 @@ pub(super) async fn run(
     let address = listener.local_addr();
 
     let status: Arc<dyn StatusSource> = Arc::new(HeadStatus(receive.tenants()));
-    let api = router(query.api(&query_config, process(flags, Some(status), &probes)));
+    let api = router(query.api(&query_config, process(flags, Some(status), &metrics, &probes)));
     let app = args
         .web
         .prefixes()

@@ -61,7 +61,7 @@ pub(super) async fn query(
     let probe = probes.register("query");
     let built = chronolith_query::build(&config, Vec::new()).await.map_err(|e| query_exit(&e))?;
     built.register(&metrics);
-    let api = router(built.api(&config, process(flags, None, &probes)));
+    let api = router(built.api(&config, process(flags, None, &metrics, &probes)));
     let app = args.web.prefixes().mount(chronolith_service::http::compress(api));
     let app = metrics.http().instrument(app.merge(metrics.router()).merge(probes.router()));
     if let Some(address) = built.http_addr() {
@@ -86,8 +86,16 @@ pub(super) fn query_exit(error: &chronolith_query::BuildError) -> Exit {
 pub(super) fn process(
     flags: Vec<(String, String)>,
     status: Option<Arc<dyn chronolith_query::http::StatusSource>>,
+    metrics: &Metrics,
     probes: &Probes,
 ) -> Process {
     let build = BuildInfo { version: env!("CARGO_PKG_VERSION"), revision: "" };
-    Process { status, flags, build, started_ms: SystemClock.now_ms(), probes: Some(probes.clone()) }
+    Process {
+        status,
+        flags,
+        build,
+        started_ms: SystemClock.now_ms(),
+        metrics: metrics.clone(),
+        probes: Some(probes.clone()),
+    }
 }

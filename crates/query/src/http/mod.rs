@@ -29,6 +29,7 @@ mod samples;
 mod scrape;
 mod search;
 mod search_score;
+mod self_metrics;
 mod small;
 mod tsdb_status;
 
@@ -41,7 +42,7 @@ use chronolith_httpapi::{ApiError, ErrorKind, Params};
 use chronolith_model::Matcher;
 use chronolith_promql::Queryable;
 use chronolith_promql::engine::Engine;
-use chronolith_service::{Clock, Probes};
+use chronolith_service::{Clock, Metrics, Probes};
 use chronolith_storeapi::{ErrorKind as StoreErrorKind, Fanout, StoreError};
 use tokio::sync::Semaphore;
 
@@ -112,6 +113,8 @@ pub struct Api {
     pub build: BuildInfo,
     /// When the process started, milliseconds since the epoch.
     pub started_ms: i64,
+    /// The process's own metrics, for `/api/v1/status/self_metrics`.
+    pub metrics: Metrics,
     /// Whether the process is ready; without it the API answers from the start.
     pub probes: Option<Probes>,
     /// What time it is.
@@ -184,6 +187,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/status/buildinfo", get(process::build_info))
         .route("/api/v1/status/runtimeinfo", get(process::runtime_info))
         .route("/api/v1/status/flags", get(process::flags))
+        .route("/api/v1/status/self_metrics", get(self_metrics::self_metrics))
         .route("/api/v1/status/tsdb", get(tsdb_status::tsdb))
         .route("/api/v1/status/tsdb/blocks", get(tsdb_status::blocks))
         .route("/federate", get(federate::federate))

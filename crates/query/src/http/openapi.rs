@@ -92,6 +92,7 @@ const PATHS: &[Path] = paths! {
     "status/buildinfo" GET "status" false [] "Version";
     "status/runtimeinfo" GET "status" false [] "What the process is doing";
     "status/flags" GET "status" false [] "Flags of the process";
+    "status/self_metrics" GET "status" false ["metric_name_pattern"] "This process's own metrics";
     "status/tsdb" GET "status" true ["limit" "match[]"] "Cardinality of the heads of all endpoints";
     "status/tsdb/blocks" GET "status" false [] "Blocks on this process's own disk";
     "status/walreplay" GET "status" false [] "Progress of replaying the log";

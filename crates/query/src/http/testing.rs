@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use chronolith_chunk::{SampleColumns, encode_columns};
 use chronolith_model::Labels;
-use chronolith_service::ManualClock;
+use chronolith_service::{ManualClock, Metrics};
 use chronolith_storeapi::{Apis, MemoryStore};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -61,6 +61,7 @@ pub(super) async fn api_with(
         flags: vec![("query.timeout".to_owned(), "2m".to_owned())],
         build: BuildInfo { version: "0.0.1", revision: "abc" },
         started_ms: T0,
+        metrics: Metrics::new(),
         probes: None,
     };
     let mut api = built.api(&config, process);

@@ -71,6 +71,19 @@ async fn every_endpoint_answers_in_its_form() {
     let info = data(&body);
     assert_eq!(info["startTime"], "2023-11-14T22:13:20Z");
     assert!(info["GOMAXPROCS"].as_i64().unwrap() >= 1);
+    let (_, body) = get(&api, "/api/v1/status/self_metrics?metric_name_pattern=chronolith_bu.*fo").await;
+    let version = env!("CARGO_PKG_VERSION");
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    let labels = serde_json::json!([{"name": "version", "value": version}, {"name": "rust", "value": rust}]);
+    let family = serde_json::json!([{
+        "name": "chronolith_build_info", "help": "Version of this program.", "type": "GAUGE",
+        "metric": [{"label": labels, "gauge": {"value": 1}}],
+    }]);
+    assert_eq!(data(&body), family);
+    let (_, body) = get(&api, "/api/v1/status/self_metrics?metric_name_pattern=none_").await;
+    assert_eq!(data(&body), serde_json::json!([]));
+    let (status, body) = get(&api, "/api/v1/status/self_metrics?metric_name_pattern=%5Binvalid").await;
+    assert!(status == 400 && body.contains("bad_data") && body.contains("metric_name_pattern"), "{body}");
     let (status, body) = get(&api, "/api/v1/query_exemplars?query=1").await;
     assert_eq!((status.as_u16(), body.as_str()), (204, ""));
     let (_, body) = get(&api, "/api/v1/label/instance/values?limit=1").await;
