@@ -1,5 +1,6 @@
 //! Expressions of type scalar: one value a step, no labels.
 
+use crate::engine::EngineError;
 use crate::exec::{Exec, Grid, Result, STEPS_PLAIN};
 use crate::functions::{binary, math};
 use crate::memory::MemoryUse;
@@ -50,6 +51,10 @@ impl<'a> Exec<'a> {
             NodeKind::Binary(b) => {
                 let mut lhs = self.scalar(b.lhs, grid)?;
                 let rhs = self.scalar(b.rhs, grid)?;
+                if b.op.is_trim() {
+                    let text = format!("operator \"{}\" not allowed for Scalar operations", b.op.as_str());
+                    return Err(EngineError::Execution(text));
+                }
                 for (l, r) in lhs.iter_mut().zip(rhs) {
                     *l = binary::scalars(b.op, *l, r);
                 }

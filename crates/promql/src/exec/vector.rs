@@ -103,7 +103,7 @@ impl<'a> Exec<'a> {
                 exec.emit(out, sink)
             });
         }
-        let trim = matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+        let trim = op.is_trim();
         let mut change = |exec: &mut Exec<'a>, batch: &mut Batch| {
             if batch.has_histograms() || trim {
                 *batch = exec.histograms_with_scalar(batch, op, &scalar, vector_left, return_bool, span);

@@ -27,6 +27,8 @@ pub(super) fn constants(ast: &mut Ast) {
             continue;
         }
         let folded = match ast.kind(id) {
+            // What no numbers have fails when it is evaluated.
+            NodeKind::Binary(b) if b.op.is_trim() => None,
             NodeKind::Binary(b) => match (number(ast, b.lhs), number(ast, b.rhs)) {
                 (Some(lhs), Some(rhs)) => Some(binary::scalars(b.op, lhs, rhs)),
                 _ => None,

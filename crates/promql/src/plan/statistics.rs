@@ -1,7 +1,7 @@
 //! Finds selectors of whose histograms only count and sum are looked at: their buckets are dropped when they are read,
 //! after each histogram was compared with the one before to tell counter resets.
 
-use crate::parser::{Ast, BinaryOp, FunctionId, NodeKind};
+use crate::parser::{Ast, FunctionId, NodeKind};
 
 /// What the nodes above say.
 #[derive(Clone, Copy, PartialEq)]
@@ -23,7 +23,7 @@ pub(super) fn find(ast: &Ast) -> Vec<bool> {
             _ if need == Need::Buckets => need,
             // Resets between the steps of a subquery are told by the buckets.
             NodeKind::Subquery(_) => Need::Buckets,
-            NodeKind::Binary(b) if matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => Need::Buckets,
+            NodeKind::Binary(b) if b.op.is_trim() => Need::Buckets,
             NodeKind::Call(call) => match call.func.id {
                 FunctionId::HistogramCount | FunctionId::HistogramSum | FunctionId::HistogramAvg => {
                     Need::Statistics
