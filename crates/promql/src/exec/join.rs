@@ -155,7 +155,13 @@ impl<'a> Exec<'a> {
         let mut signatures = Signatures::new(join.matching);
         let many_side = Side::new(many, &mut signatures);
         let one_side = Side::new(one, &mut signatures);
-        join.check_duplicates(many_side.any(words), one, &one_side)?;
+        // Of several faults the one at the earliest step is told, as upstream does, which goes step by step.
+        let doubled = join.first_duplicate(many_side.any(words), one, &one_side);
+        let told: Option<Vec<u64>> = doubled.as_ref().map(|(step, _)| bits_before(*step, words));
+        if let Some((0, error)) = doubled {
+            return Err(error);
+        }
+        let told = |w: usize| told.as_ref().map_or(u64::MAX, |told| told[w]);
         // As upstream, `fill_right` stands for the "one" side and `fill_left` for the "many" side, whichever is which.
         let (fill_one, fill_many) = (join.matching.fill_right, join.matching.fill_left);
         let mut out = Batch::new(grid.count);
@@ -169,13 +175,14 @@ impl<'a> Exec<'a> {
             let ones = one_side.rows(s);
             for &o in ones {
                 let other = one.row(o);
-                let mask: Vec<u64> = row.present.iter().zip(other.present).map(|(a, b)| a & b).collect();
+                let mask: Vec<u64> =
+                    (0..words).map(|w| row.present[w] & other.present[w] & told(w)).collect();
                 self.join_rows(join, &row, Operands::Row(&other), s, mask, &mut matched, &mut out)?;
             }
             if let Some(fill) = fill_one {
                 let present = one_side.present(s);
                 let mask: Vec<u64> =
-                    (0..words).map(|w| row.present[w] & !present.map_or(0, |p| p[w])).collect();
+                    (0..words).map(|w| row.present[w] & !present.map_or(0, |p| p[w]) & told(w)).collect();
                 self.join_rows(join, &row, Operands::Fill(fill), s, mask, &mut matched, &mut out)?;
             }
         }
@@ -183,11 +190,15 @@ impl<'a> Exec<'a> {
             for (o, row) in one.rows().enumerate() {
                 self.join_progress(o, &mut out, &mut results, &matched)?;
                 let s = one_side.signature_of(o);
-                let mask: Vec<u64> = (0..words).map(|w| row.present[w] & !matched.any(s, w)).collect();
+                let mask: Vec<u64> =
+                    (0..words).map(|w| row.present[w] & !matched.any(s, w) & told(w)).collect();
                 self.fill_rows(join, &row, fill, s, mask, &mut matched, &mut out)?;
             }
         }
-        Ok((out, distinct))
+        match matched.fault.or(doubled) {
+            Some((_, error)) => Err(error),
+            None => Ok((out, distinct)),
+        }
     }
 
     /// Now and then between rows: is the query still wanted, and may it hold what it has by now?
@@ -232,7 +243,8 @@ impl<'a> Exec<'a> {
             };
             ((row.values[i], row.histogram(i)), theirs)
         });
-        matched.add(join, signature, labels, &steps)
+        matched.add(join, signature, labels, &steps);
+        Ok(())
     }
 
     /// A row of the "one" side without a match, with the fill value of the "many" side.
@@ -255,7 +267,8 @@ impl<'a> Exec<'a> {
         let steps = self.join_values(join, labels.clone(), mask, out, |i| {
             ((fill, None), (row.values[i], row.histogram(i)))
         });
-        matched.add(join, signature, labels, &steps)
+        matched.add(join, signature, labels, &steps);
+        Ok(())
     }
 
     /// Computes where `mask` has bits and appends the row; returns the steps that count as matched.
@@ -277,7 +290,7 @@ impl<'a> Exec<'a> {
                     if join.swapped {
                         std::mem::swap(&mut l, &mut r);
                     }
-                    if l.1.is_none() && r.1.is_none() && !is_trim(join.op) {
+                    if l.1.is_none() && r.1.is_none() && !join.op.is_trim() {
                         if !join.op.is_comparison() {
                             to.set(i, binary::arithmetic(join.op, l.0, r.0));
                             return;
@@ -325,7 +338,7 @@ impl<'a> Exec<'a> {
             Some(Element { float: 0.0, histogram: Some(Arc::new(h)), keep: true })
         };
         match (lh, rh, op) {
-            (None, None, op) if !is_trim(op) => {
+            (None, None, op) if !op.is_trim() => {
                 if op.is_comparison() {
                     return Some(Element { float: l, histogram: None, keep: binary::comparison(op, l, r) });
                 }
@@ -394,10 +407,6 @@ impl<'a> Exec<'a> {
     }
 }
 
-fn is_trim(op: BinaryOp) -> bool {
-    matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
-}
-
 /// The other side of a joined row.
 #[derive(Clone, Copy)]
 enum Operands<'r> {
@@ -418,49 +427,62 @@ struct Matched {
     any: Vec<Vec<u64>>,
     /// By signature and labels, where one signature may have several results.
     results: HashMap<(usize, Labels), Vec<u64>>,
+    /// The first step with a double, and what is said of it.
+    fault: Option<(usize, EngineError)>,
 }
 
 impl Matched {
     fn new(signatures: usize, words: usize, distinct: bool) -> Self {
         let bytes = signatures * (words * 8 + TABLE_ROW_BYTES);
-        Matched { distinct, bytes, any: vec![vec![0; words]; signatures], results: HashMap::new() }
+        let any = vec![vec![0; words]; signatures];
+        Matched { distinct, bytes, any, results: HashMap::new(), fault: None }
     }
 
     fn any(&self, signature: usize, word: usize) -> u64 {
         self.any[signature][word]
     }
 
-    fn add(&mut self, join: &Join<'_>, signature: usize, labels: Labels, steps: &[u64]) -> Result<()> {
+    fn add(&mut self, join: &Join<'_>, signature: usize, labels: Labels, steps: &[u64]) {
         if self.distinct {
-            return Ok(());
+            return;
         }
-        let one_to_one = join.matching.card == Cardinality::OneToOne;
-        if one_to_one {
-            if adds_twice(&mut self.any[signature], steps) {
-                return Err(multiple_matches(
-                    "many-to-one matching must be explicit (group_left/group_right)",
-                ));
-            }
-            return Ok(());
+        let twice = add_steps(&mut self.any[signature], steps);
+        let (twice, what) = if join.matching.card == Cardinality::OneToOne {
+            (twice, "many-to-one matching must be explicit (group_left/group_right)")
+        } else {
+            self.bytes += label_bytes(&labels) + steps.len() * 8 + TABLE_ROW_BYTES;
+            let seen = self.results.entry((signature, labels)).or_insert_with(|| vec![0; steps.len()]);
+            (add_steps(seen, steps), "grouping labels must ensure unique matches")
+        };
+        if let Some(step) = twice
+            && self.fault.as_ref().is_none_or(|(first, _)| step < *first)
+        {
+            self.fault = Some((step, multiple_matches(what)));
         }
-        adds_twice(&mut self.any[signature], steps);
-        self.bytes += label_bytes(&labels) + steps.len() * 8 + TABLE_ROW_BYTES;
-        let seen = self.results.entry((signature, labels)).or_insert_with(|| vec![0; steps.len()]);
-        if adds_twice(seen, steps) {
-            return Err(multiple_matches("grouping labels must ensure unique matches"));
-        }
-        Ok(())
     }
 }
 
-/// Adds steps to those seen; true when one was there already.
-fn adds_twice(seen: &mut [u64], steps: &[u64]) -> bool {
-    let mut twice = false;
-    for (seen, new) in seen.iter_mut().zip(steps) {
-        twice |= *seen & new != 0;
+/// Adds steps to those seen; the first one that was there already.
+fn add_steps(seen: &mut [u64], steps: &[u64]) -> Option<usize> {
+    let mut twice = None;
+    for (w, (seen, new)) in seen.iter_mut().zip(steps).enumerate() {
+        let both = *seen & new;
+        if both != 0 && twice.is_none() {
+            twice = Some(w * 64 + both.trailing_zeros() as usize);
+        }
         *seen |= new;
     }
     twice
+}
+
+/// Bits of the steps before one.
+fn bits_before(step: usize, words: usize) -> Vec<u64> {
+    (0..words)
+        .map(|w| match step.saturating_sub(w * 64) {
+            64.. => u64::MAX,
+            bits => (1 << bits) - 1,
+        })
+        .collect()
 }
 
 fn multiple_matches(what: &str) -> EngineError {
@@ -491,8 +513,8 @@ impl Join<'_> {
         }
     }
 
-    /// The "one" side must have one series per signature and step.
-    fn check_duplicates(&self, many_any: Vec<u64>, one: &Batch, side: &Side) -> Result<()> {
+    /// The "one" side must have one series per signature and step: the first step at which it has not, and what is said of it.
+    fn first_duplicate(&self, many_any: Vec<u64>, one: &Batch, side: &Side) -> Option<(usize, EngineError)> {
         let fills = self.matching.fill_left.is_some() || self.matching.fill_right.is_some();
         let mut first: Option<(usize, usize, usize)> = None;
         for rows in side.rows.iter().filter(|r| r.len() > 1) {
@@ -513,20 +535,21 @@ impl Join<'_> {
                 }
             }
         }
-        let Some((_, a, b)) = first else { return Ok(()) };
+        let (step, a, b) = first?;
         let group = match_labels(one.labels(b), self.matching.on, &self.matching.labels);
         let mut names = [one.labels(a).to_string(), one.labels(b).to_string()];
         names.sort();
         let hand = if self.swapped { "left" } else { "right" };
-        Err(EngineError::Execution(format!(
+        let error = EngineError::Execution(format!(
             "found duplicate series for the match group {group} on the {hand} hand-side of the operation: \
              [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
             names[0], names[1]
-        )))
+        ));
+        Some((step, error))
     }
 
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
-        let changes = !self.op.is_comparison() && !is_trim(self.op);
+        let changes = !self.op.is_comparison() && !self.op.is_trim();
         let strip = self.strip || changes;
         let m = self.matching;
         let named = |name: &str| m.labels.iter().any(|l| l == name);

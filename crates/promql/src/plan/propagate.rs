@@ -143,8 +143,11 @@ impl Tree<'_> {
             NodeKind::Paren(_) | NodeKind::MatrixSelector(_) | NodeKind::Subquery(_) => true,
             // Taking names off complains of series that become the same.
             NodeKind::Unary { .. } => self.one_name[child.index()],
+            // Smoothing complains of factors that are wrong, once there is a series.
             NodeKind::Call(call) => {
-                self.one_name[child.index()] && self.keeps_labels(call.func.id, child, label)
+                call.func.id != FunctionId::DoubleExponentialSmoothing
+                    && self.one_name[child.index()]
+                    && self.keeps_labels(call.func.id, child, label)
             }
             NodeKind::Aggregate(a) => {
                 child == a.expr
@@ -249,6 +252,8 @@ mod tests {
             ("-a{x='1'} / (max_over_time(b[5m:1m]) * 2)", "a,x=1 b,x=1"),
             ("a{x='1'} and topk by (x) (1, b)", "a,x=1 b,x=1"),
             ("a{x!=''} / b", "a,x!= b,x!="),
+            // It complains of its factors only where it has a series.
+            ("a{x='1'} / double_exponential_smoothing(b[5m], 2, 0.5)", "a,x=1 b"),
         ] {
             assert_eq!(reads(query), want, "{query}");
         }
