@@ -6,6 +6,7 @@
 
 use crate::dialect::Dialect;
 use crate::random::Random;
+use crate::starts::add_starts;
 
 /// Time of the first sample: 2024-02-29T23:30:00Z, in milliseconds.
 pub const START_MS: i64 = 1_709_249_400_000;
@@ -14,7 +15,7 @@ pub const SPAN_MS: i64 = 50 * 60 * 1000;
 /// The usual time between two samples.
 const SCRAPE_MS: i64 = 15_000;
 /// The marker that ends a series until its next sample.
-const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
+pub(crate) const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
 /// What the numbers of a metric look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Series {
     pub labels: Vec<(String, String)>,
     /// Ascending by time.
     pub points: Vec<(i64, Point)>,
+    /// When what each point counts began, 0 where that is not known; empty where no point says so.
+    pub starts: Vec<i64>,
 }
 
 /// What the generator knows of a metric.
@@ -129,6 +132,9 @@ impl Data {
             b.natives();
         }
         b.data.series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        if dialect.starts() {
+            add_starts(&mut b.data.series, seed);
+        }
         b.data
     }
 }
@@ -171,7 +177,7 @@ impl Builder {
             labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         labels.push(("__name__".to_owned(), name.to_owned()));
         labels.sort();
-        self.data.series.push(Series { labels, points });
+        self.data.series.push(Series { labels, points, starts: Vec::new() });
     }
 
     fn floats(&mut self, shape: Shape, name: &str, labels: &[(&str, &str)], points: Vec<(i64, f64)>) {

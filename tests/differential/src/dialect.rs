@@ -45,6 +45,11 @@ impl Dialect {
         self.features.iter().any(|f| f == feature)
     }
 
+    /// Samples have start timestamps, stored and used. OTLP, which carries them, makes its own `__type__`.
+    pub fn starts(&self) -> bool {
+        self.has("use-start-timestamps") && self.has("st-storage") && !self.has("type-and-unit-labels")
+    }
+
     /// Experimental functions and aggregators are on.
     pub fn experimental(&self) -> bool {
         self.has("promql-experimental-functions")

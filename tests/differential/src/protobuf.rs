@@ -90,27 +90,27 @@ fn histogram(h: &Native, t: i64) -> Vec<u8> {
     out
 }
 
-fn bytes(field: u32, value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn bytes(field: u32, value: &[u8], out: &mut Vec<u8>) {
     varint(u64::from(field << 3 | 2), out);
     varint(value.len() as u64, out);
     out.extend_from_slice(value);
 }
 
-fn uint(field: u32, value: u64, out: &mut Vec<u8>) {
+pub(crate) fn uint(field: u32, value: u64, out: &mut Vec<u8>) {
     varint(u64::from(field << 3), out);
     varint(value, out);
 }
 
-fn double(field: u32, value: f64, out: &mut Vec<u8>) {
+pub(crate) fn double(field: u32, value: f64, out: &mut Vec<u8>) {
     varint(u64::from(field << 3 | 1), out);
     out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
-fn zigzag(v: i64) -> u64 {
+pub(crate) fn zigzag(v: i64) -> u64 {
     ((v << 1) ^ (v >> 63)) as u64
 }
 
-fn varint(mut v: u64, out: &mut Vec<u8>) {
+pub(crate) fn varint(mut v: u64, out: &mut Vec<u8>) {
     while v >= 0x80 {
         out.push(v as u8 | 0x80);
         v >>= 7;

@@ -147,7 +147,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Report)) -> Result<Rep
     let dialect = Dialect { version, features: settings.features.clone(), native: settings.native };
     let dir = tempfile::tempdir()?;
     let data = Data::new(&dialect, 1);
-    let ours = Server::chronolith(&settings.chronolith, dir.path(), &dialect);
+    let ours = Server::chronolith(&settings.chronolith, dir.path(), &dialect)?;
     let theirs = Server::prometheus(&settings.prometheus, dir.path(), &dialect)?;
     ours.write(&data.series, &[])?;
     // The tenant's label: the peer's series get it from the start.
@@ -194,6 +194,15 @@ impl Sides {
             count(&ours) == Some(written.to_string()) && count(&ours) == count(&theirs),
             "{written} series were written; ours: {ours}, theirs: {theirs}"
         );
+        if self.dialect.starts() && self.dialect.experimental() {
+            let query = "count(start_timestamp(http_requests_total) > 0)";
+            let form = format!("query={}&time={}", http::encode(query), 1_709_252_400);
+            let (ours, theirs) = (self.ours.ask("query", &form)?, self.theirs.ask("query", &form)?);
+            ensure!(
+                count(&ours).is_some() && count(&ours) == count(&theirs),
+                "starts were written; ours: {ours}, theirs: {theirs}"
+            );
+        }
         Ok(())
     }
 

@@ -10,10 +10,14 @@ use serde_json::Value;
 
 use crate::data::Series;
 use crate::dialect::Dialect;
+use crate::otlp::export_body;
 use crate::protobuf::write_body;
 
 /// A bound against hanging, not an expectation.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Names and labels stay as they are.
+const OTLP_CONFIG: &str = "otlp: {translation_strategy: NoTranslation}\n";
 
 /// One side.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub struct Server {
     name: &'static str,
     port: u16,
     write_path: &'static str,
+    otlp_path: &'static str,
     process: Process,
     /// What it asks.
     behind: Option<Process>,
@@ -28,7 +33,7 @@ pub struct Server {
 
 impl Server {
     /// Starts `chronolith server`.
-    pub fn chronolith(binary: &Path, dir: &Path, dialect: &Dialect) -> Self {
+    pub fn chronolith(binary: &Path, dir: &Path, dialect: &Dialect) -> Result<Self> {
         let port = free_port();
         let mut builder = Process::builder(binary)
             .arg("server")
@@ -38,14 +43,20 @@ impl Server {
         if !dialect.features.is_empty() {
             builder = builder.arg(format!("--enable-feature={}", dialect.features.join(",")));
         }
-        Self::ready("chronolith", port, "/api/v1/receive", builder.spawn())
+        if dialect.starts() {
+            let config = dir.join("otlp.yml");
+            std::fs::write(&config, OTLP_CONFIG).context("cannot write a configuration")?;
+            builder = builder.arg(format!("--receive.otlp-config-file={}", config.display()));
+        }
+        Ok(Self::ready("chronolith", port, ["/api/v1/receive", "/api/v1/otlp/v1/metrics"], builder.spawn()))
     }
 
     /// Starts a Prometheus that takes remote write and scrapes nothing.
     pub fn prometheus(binary: &Path, dir: &Path, dialect: &Dialect) -> Result<Self> {
         let port = free_port();
         let config = dir.join("prometheus.yml");
-        std::fs::write(&config, "global: {evaluation_interval: 1m}\n")
+        let otlp = if dialect.starts() { OTLP_CONFIG } else { "" };
+        std::fs::write(&config, format!("global: {{evaluation_interval: 1m}}\n{otlp}"))
             .context("cannot write a configuration")?;
         let mut builder = Process::builder(binary)
             .arg(format!("--config.file={}", config.display()))
@@ -55,12 +66,17 @@ impl Server {
         if !dialect.features.is_empty() {
             builder = builder.arg(format!("--enable-feature={}", dialect.features.join(",")));
         }
-        Ok(Self::ready("prometheus", port, "/api/v1/write", builder.spawn()))
+        if dialect.starts() {
+            builder = builder.arg("--web.enable-otlp-receiver");
+        }
+        let paths = ["/api/v1/write", "/api/v1/otlp/v1/metrics"];
+        Ok(Self::ready("prometheus", port, paths, builder.spawn()))
     }
 
-    fn ready(name: &'static str, port: u16, write_path: &'static str, mut process: Process) -> Self {
+    fn ready(name: &'static str, port: u16, paths: [&'static str; 2], mut process: Process) -> Self {
         process.wait_ready(&format!("http://127.0.0.1:{port}/-/ready"), PATIENCE);
-        Server { name, port, write_path, process, behind: None }
+        let [write_path, otlp_path] = paths;
+        Server { name, port, write_path, otlp_path, process, behind: None }
     }
 
     /// Puts what `chronolith server` holds into its bucket and stops it; a store gateway reads the bucket, and a querier asks the
@@ -91,19 +107,37 @@ impl Server {
         if !dialect.features.is_empty() {
             query = query.arg(format!("--enable-feature={}", dialect.features.join(",")));
         }
-        let server = Self::ready("chronolith", port, "/api/v1/receive", query.spawn());
+        let server = Self::ready("chronolith", port, [""; 2], query.spawn());
         Ok(Server { behind: Some(store), ..server })
     }
 
-    /// Writes series.
+    /// Writes series by remote write; of those with starts the first point only, so that both sides know all series in their
+    /// order, and the rest by OTLP.
     pub fn write(&self, series: &[Series], extra: &[(String, String)]) -> Result<()> {
-        let url = format!("http://127.0.0.1:{}{}", self.port, self.write_path);
         let headers = [
             ("content-type", "application/x-protobuf"),
             ("content-encoding", "snappy"),
             ("x-prometheus-remote-write-version", "0.1.0"),
         ];
-        let reply = http::request("POST", &url, &headers, &write_body(series, extra))?;
+        let plain: Vec<Series> = series
+            .iter()
+            .map(|s| match s.starts.is_empty() {
+                true => s.clone(),
+                false => Series { points: s.points[..1].to_vec(), ..s.clone() },
+            })
+            .collect();
+        self.post(self.write_path, &headers, &write_body(&plain, extra))?;
+        let with_starts: Vec<&Series> = series.iter().filter(|s| !s.starts.is_empty()).collect();
+        if !with_starts.is_empty() {
+            let headers = [("content-type", "application/x-protobuf")];
+            self.post(self.otlp_path, &headers, &export_body(&with_starts, extra))?;
+        }
+        Ok(())
+    }
+
+    fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let reply = http::request("POST", &url, headers, body)?;
         if reply.status >= 300 {
             bail!("{} refused the data: {} {}", self.name, reply.status, reply.text());
         }
