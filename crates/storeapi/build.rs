@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
+    "chronolith/fold.proto",
     "chronolith/peer.proto",
     "thanos/labels.proto",
     "thanos/store.proto",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::parser::{Position, Span};
+use crate::push::FoldedNote;
 
 /// How serious an annotation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +100,19 @@ impl Annotations {
         for (text, entry) in other.entries {
             self.insert(text, entry);
         }
+    }
+
+    /// Adds one of a store that folded a part of the query.
+    pub(crate) fn add_note(&mut self, note: FoldedNote) {
+        let FoldedNote { text, info, span } = note;
+        let level = if info { Level::Info } else { Level::Warning };
+        self.insert(text, Entry { level, span, detail: Detail::Plain });
+    }
+
+    /// The annotations for who combines parts of a query. Those with counts and ranges come of functions that are not pushed.
+    pub(crate) fn into_notes(self) -> Vec<FoldedNote> {
+        let entries = self.entries.into_iter();
+        entries.map(|(text, e)| FoldedNote { text, info: e.level == Level::Info, span: e.span }).collect()
     }
 
     fn warn(&mut self, span: Span, text: String) {

@@ -148,6 +148,11 @@ impl QueryMemory {
         self.peak.load(Ordering::Relaxed)
     }
 
+    /// The query's own bound; 0 is none.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Takes bytes; on refusal nothing is taken.
     pub fn take(&self, what: MemoryUse, bytes: usize) -> Result<(), MemoryExceeded> {
         if bytes == 0 {

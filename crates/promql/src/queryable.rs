@@ -13,6 +13,7 @@ use chronolith_model::{Labels, Matcher, TimeRange};
 
 use crate::exec::turns::give_way;
 use crate::memory::{MemoryExceeded, QueryMemory};
+use crate::push::{FoldRequest, Pushed};
 
 /// What a selector is used for: lets a storage choose a resolution or push work down. Never changes the meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,18 @@ pub trait Queryable: Send + Sync {
         request: &SelectRequest<'_>,
         cx: &QueryContext,
     ) -> Result<Box<dyn SeriesSet>, QueryableError>;
+
+    /// Has stores fold an aggregation of the series that these matchers choose in this range, each those that it has; the engine
+    /// combines what they answer. `None` where no store can, or where a series may lie in two of them: then it is read as ever.
+    fn push(
+        &self,
+        _request: &FoldRequest,
+        _matchers: &[Matcher],
+        _range: TimeRange,
+        _cx: &QueryContext,
+    ) -> Result<Option<Pushed>, QueryableError> {
+        Ok(None)
+    }
 
     /// How many series a selection has at most, where they are in this process's memory and are read without waiting;
     /// `None` where it would wait, or where this is not known.

@@ -316,6 +316,7 @@ impl Member {
             rules: says.rules.then(|| Arc::clone(&self.client) as _),
             targets: says.targets.then(|| Arc::clone(&self.client) as _),
             status: says.status.then(|| Arc::clone(&self.client) as _),
+            fold: says.fold.then(|| Arc::clone(&self.client) as _),
         };
         Some(Arc::new(Endpoint { name: self.state.name.clone(), store, info, local: false, apis }))
     }
@@ -330,7 +331,9 @@ async fn local_state(local: &LocalStore) -> EndpointState {
             let (rules, targets) = (local.apis.rules.is_some(), local.apis.targets.is_some());
             let status = local.apis.status.is_some();
             let store = Some(info);
-            (Some(EndpointInfo { component, store, exemplars, metadata, rules, targets, status }), None)
+            let fold = false;
+            let says = EndpointInfo { component, store, exemplars, metadata, rules, targets, status, fold };
+            (Some(says), None)
         }
         Err(error) => (None, Some(error.chain())),
     };

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::fold::evaluate_over_fanout;
 use crate::http::{Api, BuildInfo, EndpointStatus, ReadOptions, StatusSource, Subscribers};
 use crate::{Config, EndpointPool, EndpointState, LocalStore, SelectOptions, StoreQueryable};
 
@@ -217,6 +218,7 @@ pub async fn run(
         metadata: Some(fanout.clone()),
         rules: Some(fanout.clone()),
         targets: Some(fanout.clone()),
+        fold: Some(evaluate_over_fanout(&fanout)),
         status: Some(fanout),
         ..Services::default()
     };

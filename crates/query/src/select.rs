@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use chronolith_chunk::{Chunk, ChunkError, SampleColumns};
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_promql::{
-    MemoryHold, MemoryUse, QueryContext, Queryable, QueryableError, QueryableErrorKind, SelectRequest,
-    Series, SeriesData, SeriesSet, while_waiting,
+    FoldRequest, MemoryHold, MemoryUse, Pushed, QueryContext, Queryable, QueryableError, QueryableErrorKind,
+    SelectRequest, Series, SeriesData, SeriesSet, while_waiting,
 };
 use chronolith_storeapi::local::on_blocking_thread;
 use chronolith_storeapi::{
@@ -50,11 +50,11 @@ pub struct SelectOptions {
 /// Reads series for the engine.
 #[derive(Clone)]
 pub struct StoreQueryable {
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// The same, where it is a fan-out.
-    fanout: Option<Fanout>,
-    options: SelectOptions,
-    runtime: Handle,
+    pub(crate) fanout: Option<Fanout>,
+    pub(crate) options: SelectOptions,
+    pub(crate) runtime: Handle,
 }
 
 impl StoreQueryable {
@@ -115,6 +115,16 @@ impl Queryable for StoreQueryable {
         self.store.series_at_once(matchers, range)
     }
 
+    fn push(
+        &self,
+        request: &FoldRequest,
+        matchers: &[Matcher],
+        range: TimeRange,
+        cx: &QueryContext,
+    ) -> Result<Option<Pushed>, QueryableError> {
+        self.push_to_stores(request, matchers, range, cx)
+    }
+
     fn select(
         &self,
         request: &SelectRequest<'_>,
@@ -144,7 +154,7 @@ impl Queryable for StoreQueryable {
 /// Waits for `future` on this thread, looking now and then whether the query was cancelled or its time is up. What a store
 /// of this process does for an answer runs right here: handing it to another thread and back would cost more than a
 /// small answer itself.
-fn wait<F: Future + Unpin>(
+pub(crate) fn wait<F: Future + Unpin>(
     runtime: &Handle,
     cx: &QueryContext,
     mut future: F,
@@ -253,7 +263,7 @@ fn series_bytes(series: &StoreSeries) -> usize {
     std::mem::size_of::<StoreSeries>() + series.labels.encoded_len() + chunks.sum::<usize>()
 }
 
-fn query_error(error: StoreError) -> QueryableError {
+pub(crate) fn query_error(error: StoreError) -> QueryableError {
     let kind = match error.kind() {
         ErrorKind::Unavailable | ErrorKind::Aborted | ErrorKind::NotFound => QueryableErrorKind::Unavailable,
         ErrorKind::Corrupt => QueryableErrorKind::Corrupt,

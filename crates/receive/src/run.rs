@@ -20,7 +20,7 @@ use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::tls::ServerTls;
 use chronolith_service::watched::WatchedFile;
 use chronolith_service::{Clock, Metrics, Probe, Probes, SystemClock};
-use chronolith_storeapi::{Apis, ServerOptions, Services, Store, StoreError, WriteSink};
+use chronolith_storeapi::{Apis, EvaluateOver, ServerOptions, Services, Store, StoreError, WriteSink};
 use chronolith_tsdb::block::ThanosMeta;
 use chronolith_tsdb::db::{Db, DbOptions};
 use tokio::task::JoinSet;
@@ -83,9 +83,16 @@ pub struct Receive {
     http_listener: Option<HttpListener>,
     limits_file: Option<WatchedFile>,
     grpc_listener: Option<GrpcListener>,
+    evaluate: Option<EvaluateOver>,
 }
 
 impl Receive {
+    /// Lets queriers have aggregations folded here.
+    pub fn folding(mut self, evaluate: EvaluateOver) -> Self {
+        self.evaluate = Some(evaluate);
+        self
+    }
+
     /// The StoreAPI over live data and local blocks.
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
@@ -243,6 +250,7 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
         limits_file,
         http_listener: bind_http(config.http_address.as_deref(), None).await?,
         grpc_listener,
+        evaluate: None,
         tenants,
         maintenance,
         remote_write,
@@ -344,6 +352,7 @@ pub async fn run(receive: Receive, shutdown: CancellationToken) -> Result<(), Re
         // A router has nothing to be asked for.
         let store = keeps.then_some(store);
         let services = Services {
+            fold: receive.evaluate.zip(store.clone()).map(|(over, store)| over(store)),
             store: store.clone().map(|s| s as Arc<dyn Store>),
             exemplars: store.clone().map(|s| s as _),
             metadata: store.clone().map(|s| s as _),

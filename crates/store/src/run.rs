@@ -10,7 +10,7 @@ use chronolith_service::http::{BindError, HttpListener};
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::tls::{ServerTls, TlsError};
 use chronolith_service::{Clock, Metrics, Probe, Probes};
-use chronolith_storeapi::{ServerOptions, Services, Store, routes};
+use chronolith_storeapi::{EvaluateOver, ServerOptions, Services, Store, routes};
 
 use crate::{BucketStore, Config};
 
@@ -54,9 +54,16 @@ pub struct Built {
     probe: Probe,
     grpc: Option<GrpcListener>,
     http: Option<HttpListener>,
+    evaluate: Option<EvaluateOver>,
 }
 
 impl Built {
+    /// Lets queriers have aggregations folded here.
+    pub fn folding(mut self, evaluate: EvaluateOver) -> Self {
+        self.evaluate = Some(evaluate);
+        self
+    }
+
     /// The store, for those in the same process.
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
@@ -96,7 +103,7 @@ pub async fn build(config: Config, parts: Parts) -> Result<Built, BuildError> {
     };
     let store = BucketStore::new(parts.bucket.clone(), config.clone(), parts.clock.clone(), &parts.metrics);
     let probe = parts.probes.register("store");
-    Ok(Built { store: Arc::new(store), config, parts, probe, grpc, http })
+    Ok(Built { store: Arc::new(store), config, parts, probe, grpc, http, evaluate: None })
 }
 
 /// Syncs and serves until `shutdown`, then finishes open calls.
@@ -104,11 +111,12 @@ pub async fn run(
     built: Built,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Built { store, config, parts, probe, grpc, http } = built;
+    let Built { store, config, parts, probe, grpc, http, evaluate } = built;
     let syncing = sync_loop(store.clone(), config.clone(), probe, shutdown.clone());
     let grpc = async {
         let Some(listener) = grpc else { return Ok(()) };
-        let services = Services { store: Some(store.clone()), ..Services::default() };
+        let fold = evaluate.map(|over| over(store.clone()));
+        let services = Services { store: Some(store.clone()), fold, ..Services::default() };
         let options = ServerOptions {
             series_concurrency_max: config.series_concurrency_max,
             ..ServerOptions::default()

@@ -3,6 +3,7 @@
 //! The connection is made at the first call and made again when it broke; keep-alive pings find a dead peer within
 //! seconds. Whole answers have no deadline here, since a long stream is no fault: the fan-out watches the pauses.
 
+mod fold;
 mod rules;
 mod status;
 
@@ -21,6 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::convert::{self, EndpointInfo, error_from_status};
 use crate::convert_exemplars;
 use crate::exemplars::ExemplarsUnion;
+use crate::proto::chronolith;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::server::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::wire::decode_series;
@@ -123,6 +125,7 @@ pub struct StoreClient {
     rules: thanos::rules_client::RulesClient<Channel>,
     targets: thanos::targets_client::TargetsClient<Channel>,
     status: thanos::status_client::StatusClient<Channel>,
+    fold: chronolith::fold_client::FoldClient<Channel>,
     info_timeout: Duration,
     batch_size: usize,
 }
@@ -145,7 +148,9 @@ impl StoreClient {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             targets: thanos::targets_client::TargetsClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            status: thanos::status_client::StatusClient::new(channel)
+            status: thanos::status_client::StatusClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            fold: chronolith::fold_client::FoldClient::new(channel)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             info_timeout: options.info_timeout,
             batch_size: options.batch_size,

@@ -327,6 +327,8 @@ pub struct EndpointInfo {
     pub targets: bool,
     /// It answers [`crate::Status`].
     pub status: bool,
+    /// It answers [`crate::Fold`], of our version.
+    pub fold: bool,
 }
 
 /// What a server offers beside the StoreAPI.
@@ -339,6 +341,7 @@ pub(crate) struct Offers {
     /// `chronolith.Peer`.
     pub(crate) peer: bool,
     pub(crate) status: bool,
+    pub(crate) fold: bool,
 }
 
 pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
@@ -373,6 +376,7 @@ pub(crate) fn info_to(info: &StoreInfo, offers: Offers) -> info::InfoResponse {
             .peer
             .then_some(info::PeerInfo { batch_version: u32::from(crate::peer::BATCH_VERSION) }),
         status: offers.status.then_some(info::StatusInfo {}),
+        chronolith_fold: offers.fold.then_some(info::FoldInfo { version: chronolith_promql::FOLD_VERSION }),
         ..Default::default()
     }
 }
@@ -383,6 +387,7 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
     let (exemplars, metadata) = (proto.exemplars.is_some(), proto.metric_metadata.is_some());
     let (rules, targets) = (proto.rules.is_some(), proto.targets.is_some());
     let status = proto.status.is_some();
+    let fold = proto.chronolith_fold.is_some_and(|fold| fold.version == chronolith_promql::FOLD_VERSION);
     let store = proto.store.map(|store| {
         let tsdbs = store.tsdb_infos.into_iter().map(|t| {
             let labels = labels_from(t.labels.unwrap_or_default())?;
@@ -398,7 +403,16 @@ pub(crate) fn info_from(proto: info::InfoResponse) -> Result<EndpointInfo, Store
             tsdbs: tsdbs.collect::<Result<_, StoreError>>()?,
         })
     });
-    Ok(EndpointInfo { component, store: store.transpose()?, exemplars, metadata, rules, targets, status })
+    Ok(EndpointInfo {
+        component,
+        store: store.transpose()?,
+        exemplars,
+        metadata,
+        rules,
+        targets,
+        status,
+        fold,
+    })
 }
 
 /// The one place where errors become gRPC codes.

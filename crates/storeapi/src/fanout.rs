@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 use crate::local::LabelSetUnion;
 use crate::merge::{MergeOptions, Source, abort, merge, warning};
 use crate::{
-    Exemplars, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, Metadata, PartialResponse,
-    Rules, SeriesEvent, SeriesRequest, SeriesStream, Shaper, Status, Store, StoreError, StoreInfo, Targets,
+    Exemplars, Fold, LabelNames, LabelNamesRequest, LabelValues, LabelValuesRequest, Metadata,
+    PartialResponse, Rules, SeriesEvent, SeriesRequest, SeriesStream, Shaper, Status, Store, StoreError,
+    StoreInfo, Targets,
 };
 
 /// The pseudo label by which store matchers choose endpoints.
@@ -58,6 +59,8 @@ pub struct Apis {
     pub targets: Option<Arc<dyn Targets>>,
     /// Statistics of heads.
     pub status: Option<Arc<dyn Status>>,
+    /// Aggregations over its series.
+    pub fold: Option<Arc<dyn Fold>>,
 }
 
 /// The stores of a fan-out at one moment.
@@ -424,6 +427,9 @@ async fn open(endpoint: &Endpoint, request: SeriesRequest) -> Result<SeriesStrea
 }
 
 mod beside;
+mod fold;
+
+pub use fold::FoldedParts;
 
 #[cfg(test)]
 #[path = "fanout_tests.rs"]

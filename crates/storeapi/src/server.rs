@@ -25,8 +25,8 @@ use crate::convert_status;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::wire::{encode_series, encoded_len_max};
 use crate::{
-    AggrChunk, Exemplars, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesStream,
-    Status as HeadStatus, Store, StoreError, StoreSeries, Targets, WriteSink, peer,
+    AggrChunk, Exemplars, Fold, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesStream,
+    Status as HeadStatus, Store, StoreError, StoreSeries, Targets, WriteSink, fold, peer,
 };
 
 /// Where frames are cut: the size at which Thanos's stores cut theirs.
@@ -89,6 +89,8 @@ pub struct Services {
     pub targets: Option<Arc<dyn Targets>>,
     /// Statistics of heads. Info names them only where StoreAPI is served too.
     pub status: Option<Arc<dyn HeadStatus>>,
+    /// Aggregations over the store's series. Left out where answers have limits, which it would not keep.
+    pub fold: Option<Arc<dyn Fold>>,
     /// WriteableStore, for requests that no receiver has replicated yet.
     pub write: Option<Arc<dyn WriteSink>>,
     /// WriteableStore, for requests that another receiver replicated to this one (`replica` > 0); without it they go to
@@ -99,6 +101,7 @@ pub struct Services {
 /// The services as routes, for a listener that adds health and whatever else the process offers.
 pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
     let mut routes = Routes::builder();
+    let fold = services.fold.as_ref().filter(|_| options.limits == SeriesLimits::default());
     if let Some(store) = &services.store {
         let service = StoreService {
             store: Arc::clone(store),
@@ -119,6 +122,7 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
                 targets: services.targets.is_some(),
                 peer: services.write_local.is_some(),
                 status: services.status.is_some(),
+                fold: fold.is_some(),
             },
         };
         routes.add_service(
@@ -161,6 +165,9 @@ pub fn routes(services: &Services, options: &ServerOptions) -> Routes {
                 .max_decoding_message_size(REQUEST_BYTES_MAX)
                 .max_encoding_message_size(RESPONSE_BYTES_MAX),
         );
+    }
+    if let Some(fold) = fold {
+        routes.add_service(fold::service(Arc::clone(fold), options.series_concurrency_max));
     }
     if let Some(sink) = &services.write {
         let local = services.write_local.as_ref().unwrap_or(sink);

@@ -161,6 +161,7 @@ async fn endpoint(name: &str, external: &[(&str, &str)], source: Option<Arc<Fixe
         rules: info.rules.then(|| Arc::clone(&client) as _),
         targets: info.targets.then(|| Arc::clone(&client) as _),
         status: info.status.then(|| Arc::clone(&client) as _),
+        fold: info.fold.then(|| Arc::clone(&client) as _),
     };
     Arc::new(Endpoint { name: name.to_owned(), store: client, info: info.store.unwrap(), local: false, apis })
 }

@@ -22,6 +22,7 @@ pub(super) async fn receive(args: &ReceiveArgs, stop: CancellationToken) -> Resu
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let parts = chronolith_receive::Parts { bucket, metrics, probes: Probes::new(), clock };
     let built = chronolith_receive::build(config, parts).await.map_err(|e| receive_exit(&e))?;
+    let built = built.folding(chronolith_query::evaluate_over);
     chronolith_receive::run(built, stop).await.map_err(|e| receive_exit(&e))
 }
 
@@ -46,6 +47,7 @@ pub(super) async fn store(args: &StoreArgs, stop: CancellationToken) -> Result<(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let parts = chronolith_store::Parts { bucket, metrics, probes: Probes::new(), clock };
     let built = chronolith_store::build(args.config(), parts).await.map_err(|e| failure(&e))?;
+    let built = built.folding(chronolith_query::evaluate_over);
     chronolith_store::run(built, stop).await.map_err(|e| failure(e.as_ref()))
 }
 

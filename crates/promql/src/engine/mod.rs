@@ -16,8 +16,10 @@ use crate::annotations::Annotations;
 use crate::exec::counts::Counts;
 use crate::exec::profile::{Profile, analysis};
 use crate::exec::{Budget, Exec, Grid};
+use crate::memory::MemoryUse;
 use crate::parser::{Ast, NodeKind, ValueType, parse};
 use crate::plan::{Plan, PlanTimes};
+use crate::push::{FoldRequest, Folded, FoldedGroup};
 use crate::queryable::{QueryContext, Queryable};
 use crate::value::{Analysis, QueryResult, QueryStats, QueryTimings};
 
@@ -147,19 +149,8 @@ impl Engine {
         let _turn = crate::exec::turns::Turn::take(&cx)?;
         let profile = cx.analyze.then(|| Profile::new(plan.ast.len()));
         let budget = Budget::new(self.options.samples_max, Arc::clone(&cx.memory), profile.clone());
-        let mut exec = Exec {
-            plan: &plan,
-            queryable,
-            cx: &cx,
-            options: &self.options,
-            annotations: Annotations::new(),
-            budget,
-            stats: QueryStats::default(),
-            counts: Counts::new(step_stats.then_some(steps)),
-            sort_time: Duration::ZERO,
-            shared: vec![None; plan.sources.len()],
-            node: 0,
-        };
+        let counts = Counts::new(step_stats.then_some(steps));
+        let mut exec = self.exec(&plan, query, queryable, &cx, budget, counts);
         let (value, held) = crate::exec::run(&mut exec, instant)?;
         let (warnings, infos) = exec.annotations.render(query);
         let stats = QueryStats {
@@ -176,6 +167,92 @@ impl Engine {
         let steps = exec.counts.steps.take().map(|steps| *steps);
         let analysis = profile.map(|profile| analysis(&plan, Some(&profile)));
         Ok(QueryResult { value, warnings, infos, stats, steps, timings, analysis, held })
+    }
+}
+
+impl Engine {
+    /// Folds one aggregation of a query over the series of `queryable`, for a querier that combines such parts. The settings are
+    /// the request's. An error of the kind [`EngineErrorKind::Invalid`] says that this engine sees no such aggregation there.
+    pub fn fold(
+        queryable: &dyn Queryable,
+        request: &FoldRequest,
+        cx: &QueryContext,
+    ) -> Result<Folded, EngineError> {
+        let engine = Engine::new(request.options.clone());
+        engine.on_a_large_stack(&request.query, || engine.fold_here(queryable, request, cx))
+    }
+
+    fn fold_here(
+        &self,
+        queryable: &dyn Queryable,
+        request: &FoldRequest,
+        cx: &QueryContext,
+    ) -> Result<Folded, EngineError> {
+        let FoldRequest { query, node, start, end, step_ms, steps, .. } = request;
+        let plan = self.plan(query, *start, *end, *step_ms, cx)?;
+        let found = plan.ast.ids().find_map(|id| match plan.ast.kind(id) {
+            NodeKind::Aggregate(a) if plan.ast.span(id) == *node && plan.pushed[id.index()].is_some() => {
+                Some((id, a))
+            }
+            _ => None,
+        });
+        let Some((id, a)) = found else {
+            return Err(EngineError::Invalid("no aggregation there that a store may fold".to_owned()));
+        };
+        let bounded = crate::plan::bounded_time;
+        let grid = Grid::new(bounded(steps.start), bounded(steps.end), steps.step_ms);
+        if grid.count != steps.count {
+            return Err(EngineError::Invalid(format!(
+                "{} steps where there are {}",
+                steps.count, grid.count
+            )));
+        }
+        if grid.count > self.options.samples_max {
+            return Err(EngineError::TooManySamples);
+        }
+        let cx = cx.clone().with_deadline(Instant::now() + self.options.timeout);
+        let _turn = crate::exec::turns::Turn::take(&cx)?;
+        let budget = Budget::new(self.options.samples_max, Arc::clone(&cx.memory), None);
+        let counts = Counts::new(request.step_stats.then_some(grid.count));
+        let mut exec = self.exec(&plan, query, queryable, &cx, budget, counts);
+        let groups = exec.fold_part(id, a, &grid)?;
+        let held = cx.memory.hold(MemoryUse::Result, groups.iter().map(FoldedGroup::bytes).sum())?;
+        Ok(Folded {
+            groups,
+            notes: exec.annotations.into_notes(),
+            series_read: exec.stats.series_read,
+            samples_total: exec.counts.total,
+            samples_read: exec.counts.read,
+            by_step: exec.counts.steps.take().map(|steps| *steps),
+            held: Some(held),
+        })
+    }
+
+    /// The state at the start of an evaluation.
+    fn exec<'a>(
+        &'a self,
+        plan: &'a Plan,
+        query: &'a str,
+        queryable: &'a dyn Queryable,
+        cx: &'a QueryContext,
+        budget: Arc<Budget>,
+        counts: Counts,
+    ) -> Exec<'a> {
+        Exec {
+            plan,
+            query,
+            queryable,
+            rest: None,
+            cx,
+            options: &self.options,
+            annotations: Annotations::new(),
+            budget,
+            stats: QueryStats::default(),
+            counts,
+            sort_time: Duration::ZERO,
+            shared: vec![None; plan.sources.len()],
+            node: 0,
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct EngineOptions {
     /// Removes metric names at the end of the query rather than at each function
     /// (`promql-delayed-name-removal`).
     pub delayed_name_removal: bool,
+    /// Lets stores fold aggregations of which that is exact. Changes no result; tests compare with and without.
+    pub push_aggregations: bool,
     /// `rate` and its kin use start timestamps (`use-start-timestamps`).
     pub start_timestamps: bool,
     /// Counts samples by step for queries that ask for it (`promql-per-step-stats`).
@@ -48,6 +50,7 @@ impl Default for EngineOptions {
             subquery_step_ms: 60 * 1000,
             parse: ParseOptions::default(),
             delayed_name_removal: false,
+            push_aggregations: true,
             start_timestamps: false,
             step_stats: false,
             type_and_unit_labels: false,

@@ -9,9 +9,9 @@ use crate::annotations::HistogramOperation;
 use crate::exec::batch::label_bytes;
 use crate::exec::fold::{BROKEN, FLOAT, Fold, HISTOGRAM, HistogramValue};
 use crate::exec::labels::{group_key, group_labels};
+use crate::exec::push::Folding;
 use crate::exec::{Batch, Exec, Grid, Result, Sink};
-use crate::memory::MemoryUse;
-use crate::parser::{Aggregate, AggregateOp, Span};
+use crate::parser::{Aggregate, AggregateOp, ExprId, Span};
 
 /// Groups by their labels.
 #[derive(Debug)]
@@ -59,34 +59,49 @@ const ENTRY_BYTES: usize = 48;
 
 impl<'a> Exec<'a> {
     /// An aggregation that folds.
-    pub(crate) fn aggregate(&mut self, a: &Aggregate, grid: &Grid, sink: Sink<'_, 'a>) -> Result<()> {
+    pub(crate) fn aggregate(
+        &mut self,
+        id: ExprId,
+        a: &Aggregate,
+        grid: &Grid,
+        sink: Sink<'_, 'a>,
+    ) -> Result<()> {
+        if let Some(out) = self.aggregate_pushed(id, a, grid)? {
+            return self.emit(out, sink);
+        }
         let quantiles = match a.param {
             Some(param) => self.scalar(self.plan.ast.unwrap_parens(param), grid)?,
             None => Vec::new(),
         };
+        let span = self.plan.ast.span(self.plan.ast.unwrap_parens(a.expr));
+        let mut folding = Folding::new(self, a, grid);
+        let folded = self.fold_input(a, grid, &mut folding);
+        self.budget.give_back(folding.kept);
+        folded?;
+        if let Some(param) = a.param {
+            self.warn_of_quantiles(&quantiles, self.plan.ast.span(self.plan.ast.unwrap_parens(param)));
+        }
+        let order: Vec<usize> = (0..folding.groups.labels.len()).collect();
+        let out = self.finish(folding.fold, &folding.groups, &order, &quantiles, grid, span)?;
+        drop(folding.held);
+        self.emit(out, sink)
+    }
+
+    /// Folds the rows of an aggregation's input.
+    pub(super) fn fold_input(&mut self, a: &Aggregate, grid: &Grid, folding: &mut Folding) -> Result<()> {
         let input = self.plan.ast.unwrap_parens(a.expr);
         let span = self.plan.ast.span(input);
-        let mut groups = Groups::new(a);
-        let mut fold = Fold::new(a.op, grid.count);
-        // The values of `quantile` are kept; count them.
-        let mut kept = 0;
-        let mut held = self.held(MemoryUse::Groups);
-        let folded = self.vector(input, grid, &mut |exec, batch| {
+        self.vector(input, grid, &mut |exec, batch| {
             if a.op == AggregateOp::Quantile {
+                // The values of `quantile` are kept; count them.
                 let n = batch.weight();
                 exec.budget.take(n)?;
-                kept += n;
-                held.more(n * std::mem::size_of::<f64>() * 2)?;
+                folding.kept += n;
+                folding.held.more(n * std::mem::size_of::<f64>() * 2)?;
             }
             for row in batch.rows() {
-                let group = groups.of(row.labels);
-                let before = fold.drop_name.len();
-                if group >= before {
-                    exec.budget.take(grid.count)?;
-                    kept += grid.count;
-                    held.more(groups.group_bytes(group) + grid.count * fold.cell_bytes())?;
-                    fold.grow(groups.labels.len());
-                }
+                let group = folding.group(exec, row.labels, grid)?;
+                let Folding { fold, held, .. } = &mut *folding;
                 fold.drop_name[group] |= row.drop_name;
                 let base = group * grid.count;
                 if row.hists.is_none() {
@@ -94,21 +109,13 @@ impl<'a> Exec<'a> {
                 } else {
                     row.each(|i, v, h| match h {
                         None => fold.add_beside(base + i, v),
-                        Some(h) => exec.fold_histogram(&mut fold, base + i, h, row.labels, span),
+                        Some(h) => exec.fold_histogram(fold, base + i, h, row.labels, span),
                     });
                     held.more(std::mem::take(&mut fold.histogram_bytes))?;
                 }
             }
             Ok(())
-        });
-        self.budget.give_back(kept);
-        folded?;
-        if let Some(param) = a.param {
-            self.warn_of_quantiles(&quantiles, self.plan.ast.span(self.plan.ast.unwrap_parens(param)));
-        }
-        let out = self.finish(fold, &groups, &quantiles, grid, span)?;
-        drop(held);
-        self.emit(out, sink)
+        })
     }
 
     fn fold_histogram(
@@ -156,17 +163,20 @@ impl<'a> Exec<'a> {
         }
     }
 
-    fn finish(
+    /// The groups' rows, in this order.
+    pub(super) fn finish(
         &mut self,
         mut fold: Fold,
         groups: &Groups,
+        order: &[usize],
         q: &[f64],
         grid: &Grid,
         span: Span,
     ) -> Result<Batch> {
         let mut out = Batch::new(grid.count);
-        for (g, labels) in groups.labels.iter().enumerate() {
-            self.row_progress(g, &mut out)?;
+        for (row, &g) in order.iter().enumerate() {
+            self.row_progress(row, &mut out)?;
+            let labels = &groups.labels[g];
             let drop_name = fold.drop_name[g];
             out.push(
                 || labels.clone(),

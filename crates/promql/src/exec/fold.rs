@@ -247,6 +247,24 @@ impl Fold {
         }
     }
 
+    /// Adds what another fold of other series has in the same cell; false where the order of the series decides between the two.
+    pub(super) fn combine(&mut self, cell: usize, v: f64) -> bool {
+        use AggregateOp::{Count, Group, Max, Min};
+        let first = self.flags[cell] & FLOAT == 0;
+        let mine = self.value[cell];
+        match self.op {
+            Count => self.count[cell] += v,
+            Group => self.value[cell] = 1.0,
+            Min | Max if first => self.value[cell] = v,
+            Min | Max if mine == v || mine.is_nan() && v.is_nan() => return mine.to_bits() == v.to_bits(),
+            Min => self.value[cell] = least(v, mine),
+            Max => self.value[cell] = greatest(v, mine),
+            _ => return false,
+        }
+        self.flags[cell] |= FLOAT;
+        true
+    }
+
     /// Adds a float of a series that also has histograms.
     pub(super) fn add_beside(&mut self, cell: usize, v: f64) {
         if self.flags[cell] & BROKEN == 0 {
@@ -299,5 +317,47 @@ mod tests {
                 assert_eq!(a.to_bits(), b.to_bits(), "{op:?} {cell}");
             }
         }
+    }
+
+    #[test]
+    fn parts_combine_to_the_whole_or_say_that_they_do_not() {
+        use AggregateOp::*;
+        let other_nan = f64::from_bits(f64::NAN.to_bits() | 7);
+        let values = [0.0, -0.0, f64::NAN, other_nan, 1.0, -1.0, f64::INFINITY];
+        let folded = |op, values: &[f64]| {
+            let mut fold = Fold::new(op, 1);
+            fold.grow(1);
+            values.iter().for_each(|v| fold.add(0, *v));
+            fold
+        };
+        let mut unclear = 0;
+        for op in [Count, Group, Min, Max] {
+            for code in 0..7_usize.pow(4) {
+                let all: [f64; 4] = std::array::from_fn(|i| values[code / 7_usize.pow(i as u32) % 7]);
+                let whole = folded(op, &all).float(0, 0.0);
+                // The parts' series may come in any order among each other.
+                for part in [[0, 1, 2, 3], [0, 2, 1, 3], [3, 1, 0, 2]] {
+                    let mut sorted = part;
+                    sorted[..2].sort_unstable();
+                    sorted[2..].sort_unstable();
+                    let mut one = folded(op, &[all[sorted[0]], all[sorted[1]]]);
+                    let two = folded(op, &[all[sorted[2]], all[sorted[3]]]).float(0, 0.0);
+                    if one.combine(0, two) {
+                        assert_eq!(one.float(0, 0.0).to_bits(), whole.to_bits(), "{op:?} {all:?} {part:?}");
+                    } else {
+                        unclear += 1;
+                        assert!(
+                            matches!(op, Min | Max) && (whole == 0.0 || whole.is_nan()),
+                            "{op:?} {all:?}"
+                        );
+                    }
+                }
+            }
+        }
+        assert!(unclear > 0);
+        let mut first = Fold::new(Min, 1);
+        first.grow(1);
+        assert!(first.combine(0, f64::NAN));
+        assert_eq!((first.float(0, 0.0).to_bits(), first.flags[0]), (f64::NAN.to_bits(), FLOAT));
     }
 }

@@ -173,7 +173,7 @@ impl<'a> Exec<'a> {
             ..SelectHints::default()
         };
         let request = SelectRequest { matchers: &matchers, range, hints: &hints };
-        let mut set = self.queryable.select(&request, self.cx)?;
+        let mut set = self.open(&request)?;
         let mut out = Vec::new();
         let mut columns = SampleColumns::default();
         while let Some(series) = set.next()? {

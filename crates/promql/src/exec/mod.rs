@@ -21,6 +21,7 @@ mod native_range;
 pub(crate) mod ordered;
 mod parallel;
 pub(crate) mod profile;
+mod push;
 mod range;
 mod result;
 pub(crate) mod samples;
@@ -44,7 +45,7 @@ use crate::exec::counts::Counts;
 use crate::memory::MemoryUse;
 use crate::parser::ExprId;
 use crate::plan::Plan;
-use crate::queryable::{QueryContext, Queryable, Series};
+use crate::queryable::{QueryContext, Queryable, SelectRequest, Series, SeriesSet};
 use crate::value::QueryStats;
 
 pub(crate) type Result<T> = std::result::Result<T, EngineError>;
@@ -75,7 +76,11 @@ fn is_scheduled(samples: usize, grid: &Grid) -> bool {
 /// The state of one query's evaluation.
 pub(crate) struct Exec<'a> {
     pub(crate) plan: &'a Plan,
+    /// The query's text.
+    pub(crate) query: &'a str,
     pub(crate) queryable: &'a dyn Queryable,
+    /// What to read from instead, while stores have folded the rest of what is being evaluated.
+    pub(crate) rest: Option<Arc<dyn Queryable>>,
     pub(crate) cx: &'a QueryContext,
     pub(crate) options: &'a EngineOptions,
     pub(crate) annotations: Annotations,
@@ -160,6 +165,12 @@ impl<'a> Exec<'a> {
             Ok(())
         })?;
         Ok(all)
+    }
+
+    /// Starts a read.
+    pub(crate) fn open(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
+        let queryable = self.rest.as_deref().unwrap_or(self.queryable);
+        Ok(queryable.select(request, self.cx)?)
     }
 
     /// Charges a batch and hands it on; an empty one is dropped.

@@ -169,7 +169,7 @@ impl<'a> Exec<'a> {
             return ordered::map(threads, produce, work, |made| consume(self, made));
         }
         let request = SelectRequest { matchers: &source.matchers, range: source.range, hints: &source.hints };
-        let mut set = self.queryable.select(&request, cx)?;
+        let mut set = self.open(&request)?;
         let produce = || {
             cx.check()?;
             let mut size = PieceSize::new(grid);
@@ -195,7 +195,9 @@ impl<'a> Exec<'a> {
     fn fork(&self) -> Exec<'a> {
         Exec {
             plan: self.plan,
+            query: self.query,
             queryable: self.queryable,
+            rest: None,
             cx: self.cx,
             options: self.options,
             annotations: Annotations::new(),

@@ -27,6 +27,8 @@ struct Slot {
     samples_total: AtomicU64,
     samples_held: Level,
     memory: Level,
+    /// Stores that folded parts of it.
+    stores: AtomicUsize,
 }
 
 /// What is held, and the most of it.
@@ -58,6 +60,11 @@ impl Profile {
 
     pub(crate) fn let_go(&self, node: u32, bytes: usize) {
         self.0[node as usize].memory.subtract(bytes);
+    }
+
+    /// So many stores folded parts of an aggregation.
+    pub(crate) fn folded_by(&self, node: ExprId, stores: usize) {
+        self.0[node.index()].stores.fetch_max(stores, Relaxed);
     }
 
     pub(crate) fn hold_samples(&self, node: u32, n: usize) {
@@ -201,6 +208,13 @@ pub(crate) fn analysis(plan: &Plan, profile: Option<&Profile>) -> Analysis {
             operator.samples_total = slot.samples_total.load(Relaxed);
             operator.samples_peak = slot.samples_held.peak.load(Relaxed) as u64;
             operator.memory_peak_bytes = slot.memory.peak.load(Relaxed) as u64;
+            match slot.stores.load(Relaxed) {
+                0 => {}
+                1 => operator.name.push_str(" (folded by 1 store)"),
+                n => operator.name.push_str(&format!(" (folded by {n} stores)")),
+            }
+        } else if plan.pushed[id.index()].is_some() {
+            operator.name.push_str(" (stores may fold it)");
         }
         operators.push(operator);
         if let Some(parent) = parent {

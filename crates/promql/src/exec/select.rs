@@ -80,7 +80,7 @@ impl<'a> Exec<'a> {
             return Ok(());
         }
         let request = SelectRequest { matchers: &source.matchers, range: source.range, hints: &source.hints };
-        let mut set = self.queryable.select(&request, self.cx)?;
+        let mut set = self.open(&request)?;
         while let Some(series) = set.next()? {
             self.one_series(selector, &series, read.range, &mut decoding, sink)?;
         }
@@ -125,7 +125,7 @@ impl<'a> Exec<'a> {
         let plan = self.plan;
         let wanted = &plan.sources[source];
         let request = SelectRequest { matchers: &wanted.matchers, range: wanted.range, hints: &wanted.hints };
-        let mut set = self.queryable.select(&request, self.cx)?;
+        let mut set = self.open(&request)?;
         let mut all = Vec::new();
         while let Some(series) = set.next()? {
             if (all.len() as u64).is_multiple_of(CHECK_EVERY) {

@@ -26,7 +26,7 @@ impl<'a> Exec<'a> {
                 AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
                     self.aggregate_k(id, a, grid, sink)
                 }
-                _ => self.aggregate(a, grid, sink),
+                _ => self.aggregate(id, a, grid, sink),
             },
             NodeKind::Binary(b) => match (plan.value_type(b.lhs), plan.value_type(b.rhs)) {
                 (ValueType::Vector, ValueType::Vector) if b.op.is_set() => self.set_operation(b, grid, sink),

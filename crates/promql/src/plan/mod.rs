@@ -9,6 +9,7 @@ mod invariant;
 mod names;
 mod projection;
 mod propagate;
+mod push;
 mod reads;
 mod statistics;
 
@@ -51,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) statistics_only: Vec<bool>,
     /// By node: how a vector selector is read.
     pub(crate) reads: Vec<Option<SelectorRead>>,
+    /// By node: the selector of an aggregation that stores may fold.
+    pub(crate) pushed: Vec<Option<ExprId>>,
     /// What is read from storage; several selectors may share one.
     pub(crate) sources: Vec<Source>,
 }
@@ -68,7 +71,8 @@ impl Plan {
         let carried = propagate::find(&ast, &one_name);
         let mut kept = projection::find(&ast, &one_name);
         let (reads, sources) = reads::find(&ast, &times, &carried, &mut kept);
-        Ok(Plan { ast, times, once, one_name, name_unused, statistics_only, reads, sources })
+        let pushed = push::find(&ast, &one_name, &reads, &sources);
+        Ok(Plan { ast, times, once, one_name, name_unused, statistics_only, reads, pushed, sources })
     }
 
     /// The node's kind below parentheses.

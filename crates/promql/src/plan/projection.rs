@@ -68,7 +68,7 @@ fn shows_order(ast: &Ast, one_name: &[bool], kind: &NodeKind) -> bool {
 }
 
 /// The child of which a node changes the series one by one, without looking at their labels.
-fn one_by_one(ast: &Ast, kind: &NodeKind) -> Option<ExprId> {
+pub(super) fn one_by_one(ast: &Ast, kind: &NodeKind) -> Option<ExprId> {
     match kind {
         NodeKind::Paren(e) | NodeKind::Unary { expr: e, .. } => Some(*e),
         NodeKind::MatrixSelector(m) => Some(m.selector),

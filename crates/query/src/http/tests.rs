@@ -394,6 +394,7 @@ async fn what_stores_have_beside_series_is_in_prometheus_form() {
         exemplars: Some(one.clone()),
         metadata: Some(one),
         status: None,
+        fold: None,
     };
     let api = api_with(Config::default(), series(), apis, |_| {}).await;
     let alert = serde_json::json!({
