@@ -6,7 +6,7 @@
 //! billion series that project to the same labels, two share a hash with a probability below 2e-21.
 
 use chronolith_model::Labels;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// The label that stands for those left out.
 pub const SERIES_HASH_LABEL: &str = "__series_hash__";
@@ -39,16 +39,27 @@ impl Projection {
 
     /// The labels that are kept, and the hash of all.
     pub fn apply(&self, labels: &Labels) -> Labels {
-        let mut hasher = Xxh3::new();
+        let mut all = Vec::with_capacity(labels.encoded_len() + 2 * labels.len());
         for (name, value) in labels {
             for part in [name, value] {
-                hasher.update(part.as_bytes());
-                hasher.update(&[0xFF]);
+                all.extend_from_slice(part.as_bytes());
+                all.push(0xFF);
             }
         }
-        let hash = format!("{:032x}", hasher.digest128());
-        labels.filter(|name, _| self.keeps(name)).with([(SERIES_HASH_LABEL, hash.as_str())])
+        let hash = hex(xxh3_128(&all));
+        let hash = (SERIES_HASH_LABEL, std::str::from_utf8(&hash).unwrap_or_default());
+        // In one go, in order: a store does this for every series that it sends.
+        let kept = labels.iter().filter(|(name, _)| self.keeps(name));
+        let before = kept.clone().take_while(|(name, _)| *name < SERIES_HASH_LABEL);
+        let after = kept.skip_while(|(name, _)| *name < SERIES_HASH_LABEL);
+        Labels::from_sorted(before.chain([hash]).chain(after))
     }
+}
+
+/// The digits of a number, the highest first.
+fn hex(number: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15])
 }
 
 #[cfg(test)]

@@ -66,7 +66,11 @@ fn receivers_of_different_clusters_fold_and_replicas_are_read() {
     };
     let counts = |reply: &Value| -> Vec<String> {
         let rows = reply["data"]["result"].as_array().unwrap();
-        rows.iter().map(|r| format!("{} {}", r["metric"]["cluster"], r["value"][1])).collect()
+        let row = |r: &Value| format!("{} {}", r["metric"]["cluster"], r["value"][1]);
+        let mut rows: Vec<String> = rows.iter().map(row).collect();
+        // The order of an instant vector is free.
+        rows.sort();
+        rows
     };
     let count = "count+by+(cluster)+(rate(requests_total[4m]))";
     // Without removal of replicas all three are apart.
