@@ -31,10 +31,6 @@ impl ClosableSink {
 
 #[async_trait]
 impl WriteSink for ClosableSink {
-    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
-        self.write_by(tenant, batch, WriteWay::Fresh).await
-    }
-
     async fn write_by(
         &self,
         tenant: &TenantId,
@@ -63,7 +59,12 @@ mod tests {
 
     #[async_trait]
     impl WriteSink for Slow {
-        async fn write(&self, _: &TenantId, _: WriteBatch) -> Result<WriteReport, WriteError> {
+        async fn write_by(
+            &self,
+            _: &TenantId,
+            _: WriteBatch,
+            _: WriteWay,
+        ) -> Result<WriteReport, WriteError> {
             *self.0.lock().unwrap() += 1;
             self.1.acquire().await.unwrap().forget();
             Ok(WriteReport::default())

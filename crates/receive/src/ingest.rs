@@ -103,10 +103,6 @@ impl LocalSink {
 
 #[async_trait]
 impl WriteSink for LocalSink {
-    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
-        self.write_by(tenant, batch, WriteWay::Fresh).await
-    }
-
     async fn write_by(
         &self,
         tenant: &TenantId,

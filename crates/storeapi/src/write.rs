@@ -17,17 +17,16 @@ pub trait WriteSink: Send + Sync {
     ///
     /// Errors: nothing can be said about any sample of the batch; the caller may retry all of it where the kind is
     /// `Unavailable` or `Timeout`.
-    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError>;
-
-    /// As [`WriteSink::write`], for a batch that comes on another way. A sink for which the way makes no difference need not care.
     async fn write_by(
         &self,
         tenant: &TenantId,
         batch: WriteBatch,
         way: WriteWay,
-    ) -> Result<WriteReport, WriteError> {
-        let _ = way;
-        self.write(tenant, batch).await
+    ) -> Result<WriteReport, WriteError>;
+
+    /// As [`WriteSink::write_by`], of what a sender wrote.
+    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
+        self.write_by(tenant, batch, WriteWay::Fresh).await
     }
 }
 
@@ -55,12 +54,7 @@ enum Begun {
 impl WriteInFlight {
     /// Begins to write on this thread.
     pub fn begin(sink: Arc<dyn WriteSink>, tenant: TenantId, batch: WriteBatch, way: WriteWay) -> Self {
-        Self::of(async move {
-            match way {
-                WriteWay::Fresh => sink.write(&tenant, batch).await,
-                other => sink.write_by(&tenant, batch, other).await,
-            }
-        })
+        Self::of(async move { sink.write_by(&tenant, batch, way).await })
     }
 
     /// As [`WriteInFlight::begin`], of a write that consists of several.

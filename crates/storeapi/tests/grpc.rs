@@ -12,7 +12,7 @@ use chronolith_storeapi::contract::{StoreFixture, T0, TestSeries};
 use chronolith_storeapi::{
     ClientOptions, ErrorKind, MemoryStore, PeerClient, PeerForm, PeerShare, RejectKind, SeriesEvent,
     SeriesLimits, SeriesRequest, ServerOptions, Services, Store, StoreClient, StoreError, WriteError,
-    WriteRejection, WriteReport, WriteSink, encode_batch, serve,
+    WriteRejection, WriteReport, WriteSink, WriteWay, encode_batch, serve,
 };
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
@@ -140,7 +140,12 @@ struct Recorder(Mutex<Vec<(String, Vec<String>, usize)>>);
 
 #[async_trait]
 impl WriteSink for Recorder {
-    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
+    async fn write_by(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        _: WriteWay,
+    ) -> Result<WriteReport, WriteError> {
         let mut report = WriteReport { written: batch.sample_count(), ..WriteReport::default() };
         let mut names = Vec::new();
         for series in batch.iter() {

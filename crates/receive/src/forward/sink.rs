@@ -326,10 +326,6 @@ pub(crate) struct RingWrites(pub(crate) Arc<RingSink>);
 
 #[async_trait]
 impl WriteSink for RingWrites {
-    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
-        self.write_by(tenant, batch, WriteWay::Fresh).await
-    }
-
     async fn write_by(
         &self,
         tenant: &TenantId,

@@ -200,7 +200,7 @@ mod tests {
     use chronolith_model::{TenantId, WriteBatch, WriteBatchBuilder};
     use chronolith_service::ManualClock;
     use chronolith_service::metrics::Registry;
-    use chronolith_storeapi::{WriteSink, encode_batch};
+    use chronolith_storeapi::{WriteSink, WriteWay, encode_batch};
 
     use super::*;
     use crate::forward::ForwardOptions;
@@ -212,7 +212,12 @@ mod tests {
 
     #[async_trait::async_trait]
     impl WriteSink for FailsAt {
-        async fn write(&self, _: &TenantId, _: WriteBatch) -> Result<WriteReport, WriteError> {
+        async fn write_by(
+            &self,
+            _: &TenantId,
+            _: WriteBatch,
+            _: WriteWay,
+        ) -> Result<WriteReport, WriteError> {
             match self.1.fetch_add(1, Ordering::Relaxed) {
                 n if n == self.0 => Err(StoreError::unavailable("for a moment")),
                 _ => Ok(WriteReport::default()),

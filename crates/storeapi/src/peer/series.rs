@@ -149,39 +149,39 @@ fn reset_from(hint: i32) -> CounterReset {
     }
 }
 
+/// The message of a histogram of either kind, whose counts are of different fields.
+macro_rules! histogram_message {
+    ($t:expr, $h:expr, $($counts:tt)*) => {
+        pb::Histogram {
+            $($counts)*
+            sum: $h.sum,
+            schema: $h.schema,
+            zero_threshold: $h.zero_threshold,
+            negative_spans: spans_to(&$h.negative_spans),
+            positive_spans: spans_to(&$h.positive_spans),
+            reset_hint: reset_to($h.counter_reset),
+            timestamp: $t,
+            custom_values: $h.custom_values.clone(),
+            ..Default::default()
+        }
+    };
+}
+
 pub(super) fn histogram_to(t: i64, histogram: &WriteHistogram) -> pb::Histogram {
     use pb::histogram::{Count, ZeroCount};
     match histogram {
-        WriteHistogram::Integer(h) => pb::Histogram {
+        WriteHistogram::Integer(h) => histogram_message!(t, h,
             count: Some(Count::CountInt(h.count)),
-            sum: h.sum,
-            schema: h.schema,
-            zero_threshold: h.zero_threshold,
             zero_count: Some(ZeroCount::ZeroCountInt(h.zero_count)),
-            negative_spans: spans_to(&h.negative_spans),
             negative_deltas: h.negative_buckets.clone(),
-            positive_spans: spans_to(&h.positive_spans),
             positive_deltas: h.positive_buckets.clone(),
-            reset_hint: reset_to(h.counter_reset),
-            timestamp: t,
-            custom_values: h.custom_values.clone(),
-            ..Default::default()
-        },
-        WriteHistogram::Float(h) => pb::Histogram {
+        ),
+        WriteHistogram::Float(h) => histogram_message!(t, h,
             count: Some(Count::CountFloat(h.count)),
-            sum: h.sum,
-            schema: h.schema,
-            zero_threshold: h.zero_threshold,
             zero_count: Some(ZeroCount::ZeroCountFloat(h.zero_count)),
-            negative_spans: spans_to(&h.negative_spans),
             negative_counts: h.negative_buckets.clone(),
-            positive_spans: spans_to(&h.positive_spans),
             positive_counts: h.positive_buckets.clone(),
-            reset_hint: reset_to(h.counter_reset),
-            timestamp: t,
-            custom_values: h.custom_values.clone(),
-            ..Default::default()
-        },
+        ),
     }
 }
 

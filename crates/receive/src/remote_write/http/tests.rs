@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chronolith_model::WriteBatch;
 use chronolith_model::write::encode_labels;
 use chronolith_service::{Metrics, http::HttpListener, shutdown::CancellationToken};
-use chronolith_storeapi::{RejectKind, WriteError, WriteRejection};
+use chronolith_storeapi::{RejectKind, WriteError, WriteRejection, WriteWay};
 use parking_lot::Mutex;
 
 use super::*;
@@ -23,7 +23,12 @@ struct Sink {
 
 #[async_trait]
 impl WriteSink for Sink {
-    async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
+    async fn write_by(
+        &self,
+        tenant: &TenantId,
+        batch: WriteBatch,
+        _: WriteWay,
+    ) -> Result<WriteReport, WriteError> {
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
         }
