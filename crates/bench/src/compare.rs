@@ -7,6 +7,7 @@ use crate::dashboards::{self, DashboardsResult};
 use crate::ingest::{self, IngestResult};
 use crate::measure::{self, QueryResult};
 use crate::peer::{Peer, Peers};
+use crate::protocol::Protocol;
 use crate::report::{Table, figure, median, percentile};
 use crate::running::Running;
 use crate::sets::Set;
@@ -19,6 +20,9 @@ pub(crate) struct Compare {
     shape: Shape,
     #[command(flatten)]
     peers: Peers,
+    /// How the load is written; each peer takes part once for each that it knows.
+    #[arg(long, value_delimiter = ',', default_value = "rw1")]
+    protocol: Vec<Protocol>,
     #[command(flatten)]
     plan: Plan,
 }
@@ -48,7 +52,9 @@ pub(crate) struct Plan {
 
 impl Compare {
     pub(crate) fn run(&self) -> Result<()> {
-        println!("{}", compare(&self.shape, &self.peers.list()?, &self.plan)?);
+        let peers = self.peers.list()?;
+        let by = self.protocol.iter().flat_map(|protocol| peers.iter().filter_map(|peer| peer.by(*protocol)));
+        println!("{}", compare(&self.shape, &by.collect::<Vec<_>>(), &self.plan)?);
         Ok(())
     }
 }

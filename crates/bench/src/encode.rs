@@ -29,7 +29,8 @@ pub(crate) fn encode_steps(workload: &mut Workload, first: u64, steps: u64, requ
     }
 }
 
-fn put_sample(t: i64, v: f64, out: &mut Vec<u8>) {
+/// A sample as both versions of remote write have it: `2: { 1: value, 2: time }`.
+pub(crate) fn put_sample(t: i64, v: f64, out: &mut Vec<u8>) {
     out.push(0x12);
     put_varint((1 + 8 + 1 + varint_len(t as u64)) as u64, out);
     out.push(0x09);
@@ -42,7 +43,14 @@ fn varint_len(v: u64) -> usize {
     (64 - (v | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-fn put_varint(mut v: u64, out: &mut Vec<u8>) {
+/// A field that holds bytes or a message.
+pub(crate) fn put_message(tag: u8, content: &[u8], out: &mut Vec<u8>) {
+    out.push(tag);
+    put_varint(content.len() as u64, out);
+    out.extend_from_slice(content);
+}
+
+pub(crate) fn put_varint(mut v: u64, out: &mut Vec<u8>) {
     while v >= 0x80 {
         out.push(v as u8 | 0x80);
         v >>= 7;

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::protocol::Protocol;
+
 /// The longest reply that is read.
 const REPLY_BYTES_MAX: usize = 1 << 30;
-
-const WRITE_HEADERS: &str = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
-                             X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
 
 /// One connection to one server.
 #[derive(Debug)]
@@ -34,14 +33,19 @@ impl Client {
         Client { address, connection: None }
     }
 
-    /// Sends a remote-write body.
+    /// Sends a body of remote write 1.0.
     pub(crate) fn write(&mut self, path: &str, body: &[u8]) -> Result<Reply> {
-        self.request("POST", path, WRITE_HEADERS, body)
+        self.write_by(Protocol::Rw1, path, body)
+    }
+
+    /// Sends a body of this protocol.
+    pub(crate) fn write_by(&mut self, protocol: Protocol, path: &str, body: &[u8]) -> Result<Reply> {
+        self.request("POST", path, protocol.headers(), body)
     }
 
     /// Sends a tenant's remote-write body.
     pub(crate) fn write_as(&mut self, path: &str, body: &[u8], tenant: &str) -> Result<Reply> {
-        self.request("POST", path, &format!("{WRITE_HEADERS}THANOS-TENANT: {tenant}\r\n"), body)
+        self.request("POST", path, &format!("{}THANOS-TENANT: {tenant}\r\n", Protocol::Rw1.headers()), body)
     }
 
     /// Gets a path.

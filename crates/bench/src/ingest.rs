@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::encode::encode_steps;
 use crate::peer::Kind;
 use crate::running::Running;
 use crate::shape::Shape;
@@ -45,7 +44,7 @@ pub(crate) fn ingest(server: &Running, shape: &Shape) -> Result<IngestResult> {
         while step < steps && bytes < AHEAD_BYTES_MAX {
             let burst = shape.burst.min(steps - step);
             let mut requests = Vec::new();
-            encode_steps(&mut workload, step, burst, &mut requests);
+            server.peer.protocol.encode_steps(&mut workload, step, burst, &mut requests);
             bytes += requests.iter().map(Vec::len).sum::<usize>();
             window.push(requests);
             step += burst;
@@ -92,7 +91,7 @@ fn send_all(
                     loop {
                         let Some(body) = queue.lock().expect("no sender panicked").pop_front() else { break };
                         let started = Instant::now();
-                        let reply = client.write(server.peer.write_path(), body)?;
+                        let reply = client.write_by(server.peer.protocol, server.peer.write_path(), body)?;
                         own.push(started.elapsed().as_secs_f64());
                         if !(200..300).contains(&reply.status) {
                             let text = String::from_utf8_lossy(&reply.body).into_owned();

@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use clap::Args;
 
-use crate::encode::encode_steps;
 use crate::http::Client;
+use crate::peer::Kind;
+use crate::protocol::Protocol;
 use crate::workload::Workload;
 
 const INTERVAL_MS: i64 = 15_000;
@@ -17,9 +18,12 @@ pub(crate) struct Load {
     /// Address of the server's remote-write listener.
     #[arg(long, default_value = "127.0.0.1:9090")]
     address: std::net::SocketAddr,
-    /// Path of the remote-write handler.
-    #[arg(long, default_value = "/api/v1/receive")]
-    path: String,
+    /// Path of the handler; by default where Chronolith takes the protocol.
+    #[arg(long)]
+    path: Option<String>,
+    /// How the load is written.
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
     /// Series of the workload.
     #[arg(long, default_value_t = 10_000)]
     series: usize,
@@ -40,14 +44,16 @@ impl Load {
         let start_ms = now_ms - self.steps as i64 * INTERVAL_MS;
         let mut workload = Workload::new(self.series, start_ms, INTERVAL_MS, self.seed);
         let mut client = Client::new(self.address);
+        let default = self.protocol.path(Kind::Chronolith).expect("Chronolith knows all protocols");
+        let path = self.path.as_deref().unwrap_or(default);
         for step in 0..self.steps {
             if self.churn > 0.0 && step > 0 && step.is_multiple_of(240) {
                 workload.churn(self.churn);
             }
             let mut requests = Vec::new();
-            encode_steps(&mut workload, step, 1, &mut requests);
+            self.protocol.encode_steps(&mut workload, step, 1, &mut requests);
             for body in &requests {
-                let reply = client.write(&self.path, body)?;
+                let reply = client.write_by(self.protocol, path, body)?;
                 anyhow::ensure!(
                     reply.status < 300,
                     "{} answered {}: {}",

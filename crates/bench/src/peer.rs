@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::protocol::Protocol;
+
 /// What a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
@@ -47,6 +49,7 @@ impl Peers {
             peers.push(match kind {
                 Kind::Chronolith => Peer {
                     kind: *kind,
+                    protocol: Protocol::Rw1,
                     title: "Chronolith".to_owned(),
                     program: match &self.chronolith {
                         Some(path) => path.clone(),
@@ -78,13 +81,16 @@ pub(crate) struct Peer {
     pub(crate) kind: Kind,
     /// The column head in reports.
     pub(crate) title: String,
+    /// How it is written to.
+    pub(crate) protocol: Protocol,
     program: PathBuf,
     args: Vec<String>,
 }
 
 impl Peer {
     fn foreign(kind: Kind, title: &str, program: &str) -> Self {
-        Peer { kind, title: title.to_owned(), program: program.into(), args: Vec::new() }
+        let protocol = Protocol::Rw1;
+        Peer { kind, title: title.to_owned(), protocol, program: program.into(), args: Vec::new() }
     }
 
     /// The same with further flags, which only a Chronolith takes.
@@ -93,12 +99,16 @@ impl Peer {
         self
     }
 
-    /// Where remote write goes.
+    /// The same, written to by this protocol; `None` when it does not know it.
+    pub(crate) fn by(&self, protocol: Protocol) -> Option<Peer> {
+        protocol.path(self.kind)?;
+        let title = format!("{}{}", self.title, protocol.suffix());
+        Some(Peer { title, protocol, ..self.clone() })
+    }
+
+    /// Where writes go.
     pub(crate) fn write_path(&self) -> &'static str {
-        match self.kind {
-            Kind::Chronolith => "/api/v1/receive",
-            Kind::Prometheus | Kind::VictoriaMetrics => "/api/v1/write",
-        }
+        self.protocol.path(self.kind).expect("peers are made for protocols that they know")
     }
 
     /// Answers 200 once the server is ready.
@@ -112,18 +122,30 @@ impl Peer {
     /// The command that serves `dir` at `address`.
     pub(crate) fn command(&self, dir: &Path, address: SocketAddr) -> Result<Command> {
         let data = dir.join("data");
+        let by_otlp = matches!(self.protocol, Protocol::Otlp | Protocol::OtlpGzip);
         let mut c = Command::new(&self.program);
         match self.kind {
-            Kind::Chronolith => c
-                .arg("server")
-                .arg(format!("--data-dir={}", data.display()))
-                .arg(format!("--http-address={address}"))
-                .args(["--grpc-address=127.0.0.1:0", "--self-monitoring=false"])
-                .args(["--web.enable-admin-api", "--log.level=warn"])
-                .args(&self.args),
+            Kind::Chronolith => {
+                if by_otlp {
+                    let config = dir.join("otlp.yml");
+                    fs::write(&config, "promote_all_resource_attributes: true\n")?;
+                    c.arg("server").arg(format!("--receive.otlp-config-file={}", config.display()));
+                } else {
+                    c.arg("server");
+                }
+                c.arg(format!("--data-dir={}", data.display()))
+                    .arg(format!("--http-address={address}"))
+                    .args(["--grpc-address=127.0.0.1:0", "--self-monitoring=false"])
+                    .args(["--web.enable-admin-api", "--log.level=warn"])
+                    .args(&self.args)
+            }
             Kind::Prometheus => {
                 let config = dir.join("prometheus.yml");
-                fs::write(&config, "global: {}\n")?;
+                let otlp = "otlp: {promote_all_resource_attributes: true}\n";
+                fs::write(&config, if by_otlp { otlp } else { "global: {}\n" })?;
+                if by_otlp {
+                    c.arg("--web.enable-otlp-receiver");
+                }
                 c.arg(format!("--config.file={}", config.display()))
                     .arg(format!("--storage.tsdb.path={}", data.display()))
                     .arg(format!("--web.listen-address={address}"))

@@ -24,6 +24,13 @@ pub(crate) enum Shape {
     Constant,
 }
 
+impl Shape {
+    /// True when it only grows, but for restarts.
+    pub(crate) fn is_counter(self) -> bool {
+        matches!(self, Shape::Counter { .. } | Shape::SecondsCounter)
+    }
+}
+
 /// One series: its label section in remote-write form and its shape.
 #[derive(Debug)]
 pub(crate) struct Series {
@@ -53,6 +60,8 @@ pub(crate) struct Workload {
 const MODES: [&str; 8] = ["idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"];
 const BUCKETS: [&str; 12] =
     ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf"];
+/// Labels that all series of a host have alike.
+pub(crate) const HOST_LABELS: [&str; 6] = ["cluster", "env", "instance", "job", "rack", "region"];
 /// Series of one host.
 pub(crate) const HOST_SERIES: usize = 1000;
 /// A host restarts (its counters reset) once in this many steps, staggered over hosts.
