@@ -3,14 +3,16 @@
 //! The label set of a series is kept as the bytes of remote write 1.0's `repeated Label labels = 1` fields
 //! (`0x0A len (0x0A len name 0x12 len value)` …). A remote-write 1.0 request is thus used as it lies: the batch
 //! owns the decompressed body and points into it, and the head hashes the bytes without parsing a label. The
-//! other protocols render their labels into the same form.
+//! other protocols render their labels into the same form, or into a dictionary of them ([`LabelDictionary`]).
 
+mod dictionary;
 mod edit;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
+pub use dictionary::LabelDictionary;
 pub use edit::LabelsEdit;
 
 use crate::{Exemplar, FloatHistogram, Histogram, MetricMetadata, Sample};
@@ -26,6 +28,7 @@ pub enum WriteHistogram {
 
 #[derive(Clone, Debug)]
 struct Entry {
+    /// In the body, or among the dictionary's references.
     labels: Range<u32>,
     samples: Range<u32>,
     histograms: Range<u32>,
@@ -48,6 +51,8 @@ pub struct WriteBatch {
     histogram_start_ts: Vec<i64>,
     exemplars: Vec<Exemplar>,
     metadata: Vec<WriteMetadata>,
+    /// Empty unless the labels of all series are named by number.
+    dictionary: LabelDictionary,
 }
 
 /// What a writer says of a metric.
@@ -62,7 +67,7 @@ pub struct WriteMetadata {
 /// One series of a [`WriteBatch`].
 #[derive(Clone, Copy, Debug)]
 pub struct WriteSeries<'a> {
-    /// The label section's bytes, see the module's page. Not yet validated.
+    /// The label section's bytes, see the module's page. Not yet validated. Empty in a batch that has a dictionary.
     pub labels: &'a [u8],
     /// Float samples in the order of the request.
     pub samples: &'a [Sample],
@@ -93,7 +98,7 @@ impl WriteBatch {
     pub fn series(&self, i: usize) -> WriteSeries<'_> {
         let e = &self.series[i];
         WriteSeries {
-            labels: &self.body[range(&e.labels)],
+            labels: if self.keys().is_some() { &[] } else { &self.body[range(&e.labels)] },
             samples: &self.samples[range(&e.samples)],
             sample_start_ts: column(&self.sample_start_ts, &e.samples),
             histograms: &self.histograms[range(&e.histograms)],
@@ -124,6 +129,11 @@ impl WriteBatch {
 
     /// As [`WriteBatch::select`], saying nothing of metrics.
     pub fn select_series(&self, series: &[u32]) -> WriteBatch {
+        if self.keys().is_some() {
+            let mut rendered = self.clone();
+            rendered.render();
+            return rendered.select_series(series);
+        }
         let mut out = WriteBatch { body: self.body.clone(), ..WriteBatch::default() };
         out.series.reserve(series.len());
         for i in series {
@@ -195,6 +205,7 @@ impl WriteBatchBuilder {
         self.batch.histogram_start_ts.clear();
         self.batch.exemplars.clear();
         self.batch.metadata.clear();
+        self.batch.dictionary.clear();
     }
 
     /// Opens a series whose label section lies at `labels` in the body. The samples pushed next belong to it.

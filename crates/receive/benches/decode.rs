@@ -16,7 +16,9 @@ use bytes::BytesMut;
 
 use chronolith_model::Labels;
 use chronolith_model::write::encode_labels;
-use chronolith_receive::remote_write::{BatchPool, RemoteWrite, RemoteWriteOptions, decode_v1, decode_v2};
+use chronolith_receive::remote_write::{
+    BatchPool, LabelKey, RemoteWrite, RemoteWriteOptions, decode_v1, decode_v2,
+};
 use chronolith_receive::{LocalSink, Tenants};
 use chronolith_service::Metrics;
 use chronolith_tsdb::db::{Db, DbOptions, WalSync};
@@ -145,7 +147,7 @@ fn decode_2(c: &mut Criterion, series: usize, samples: usize) {
     group.throughput(Throughput::Elements((series * samples) as u64));
     group.measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500));
     let pool = BatchPool::default();
-    let (mut symbols, mut plain) = (Vec::new(), BytesMut::new());
+    let (key, mut symbols, mut plain) = (LabelKey::default(), decode_v2::Symbols::default(), BytesMut::new());
     for (name, snappy) in [("", false), ("/snappy", true)] {
         decompress(&compressed, body.len(), &mut plain);
         group.bench_function(format!("{series}x{samples}{name}"), |b| {
@@ -154,7 +156,7 @@ fn decode_2(c: &mut Criterion, series: usize, samples: usize) {
                 if snappy {
                     decompress(black_box(&compressed), body.len(), &mut plain);
                 }
-                decode_v2::decode(&plain, BYTES_MAX, &mut symbols, &mut slot.body, &mut slot.builder)
+                decode_v2::decode(&plain, BYTES_MAX, &key, &mut symbols, &mut slot.body, &mut slot.builder)
                     .expect("decodes");
                 let batch = slot.builder.finish_rendered(slot.body.freeze());
                 pool.put_batch(black_box(batch));

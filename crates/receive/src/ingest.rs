@@ -103,6 +103,10 @@ impl LocalSink {
 
 #[async_trait]
 impl WriteSink for LocalSink {
+    fn knows_keys(&self) -> bool {
+        true
+    }
+
     async fn write_by(
         &self,
         tenant: &TenantId,

@@ -28,6 +28,12 @@ pub trait WriteSink: Send + Sync {
     async fn write(&self, tenant: &TenantId, batch: WriteBatch) -> Result<WriteReport, WriteError> {
         self.write_by(tenant, batch, WriteWay::Fresh).await
     }
+
+    /// True when label sections need not be rendered: the sink knows series by [`WriteBatch::keys`]. Others are only given
+    /// batches that have been rendered.
+    fn knows_keys(&self) -> bool {
+        false
+    }
 }
 
 /// How a batch comes to a sink.

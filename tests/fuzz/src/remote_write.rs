@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use chronolith_model::write::decode_labels;
 use chronolith_model::{WriteBatch, WriteBatchBuilder};
-use chronolith_receive::remote_write::{decode_v1, decode_v2};
+use chronolith_receive::remote_write::{LabelKey, decode_v1, decode_v2};
 
 /// A body may declare any length; this much is believed.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -41,9 +41,19 @@ fn read_v1(body: Vec<u8>) -> Option<WriteBatch> {
 
 fn read_v2(body: &[u8]) -> Option<WriteBatch> {
     let mut builder = WriteBatchBuilder::default();
-    let (mut symbols, mut rendered) = (Vec::new(), BytesMut::new());
-    let read = decode_v2::decode(body, BODY_BYTES_MAX, &mut symbols, &mut rendered, &mut builder).ok()?;
+    let (mut symbols, mut rendered) = (decode_v2::Symbols::default(), BytesMut::new());
+    let read = decode_v2::decode(
+        body,
+        BODY_BYTES_MAX,
+        &LabelKey::default(),
+        &mut symbols,
+        &mut rendered,
+        &mut builder,
+    )
+    .ok()?;
     assert!(rendered.len() <= 2 * BODY_BYTES_MAX);
     assert!(read.refused.rejected == 0 || !read.refused.rejections.is_empty());
-    Some(builder.finish_rendered(rendered.freeze()))
+    let mut batch = builder.finish_rendered(rendered.freeze());
+    batch.render();
+    Some(batch)
 }

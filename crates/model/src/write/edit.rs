@@ -29,6 +29,7 @@ impl WriteBatch {
         made: &mut Vec<u8>,
         mut edit: impl FnMut(&[u8], &mut Vec<u8>) -> LabelsEdit,
     ) {
+        self.render();
         made.clear();
         let body = std::mem::take(&mut self.body);
         let end = body.len();

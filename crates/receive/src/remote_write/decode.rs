@@ -65,7 +65,7 @@ impl Format {
             let Scratch { body, symbols } = &mut scratch;
             let (rendered, builder) = (&mut slot.body, &mut slot.builder);
             if self == Format::V2 {
-                let read = decode_v2::decode(body, columns, symbols, rendered, builder)?;
+                let read = decode_v2::decode(body, columns, pool.label_key(), symbols, rendered, builder)?;
                 return Ok((read.stats, read.refused));
             }
             let protobuf = match self {
@@ -173,8 +173,14 @@ impl Budget {
                 self.left = left;
                 Ok(())
             }
-            None => Err(DecodeError::TooManyElements { bytes_max: self.bytes_max }),
+            None => Err(self.exceeded()),
         }
+    }
+
+    /// What is said when more was asked for.
+    #[cold]
+    pub(crate) fn exceeded(&self) -> DecodeError {
+        DecodeError::TooManyElements { bytes_max: self.bytes_max }
     }
 }
 

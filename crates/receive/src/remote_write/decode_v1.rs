@@ -15,14 +15,14 @@
 //! ([`super::decode`]), because two bytes of protobuf can stand for an empty message that takes thirty in memory.
 
 use chronolith_model::{
-    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, Sample, WriteBatchBuilder, WriteMetadata, write,
+    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, WriteBatchBuilder, WriteMetadata, write,
 };
 
 use super::decode::{
     Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
 };
-use super::histogram;
 use super::wire::{Cursor, WireError, WireType};
+use super::{histogram, sample};
 
 /// Reads a `prometheus.WriteRequest` into `builder`, which is started over. `body` must be the very bytes that
 /// [`WriteBatchBuilder::finish`] is given afterwards.
@@ -70,7 +70,7 @@ impl Decoder<'_> {
         while !series.is_empty() {
             if series.take_byte(0x12) {
                 self.budget.charge(SAMPLE_BYTES)?;
-                self.builder.push_sample(sample(series.message()?)?);
+                self.builder.push_sample(sample::read::<false>(series.message()?)?.0);
                 continue;
             }
             let field_start = series.pos();
@@ -85,7 +85,7 @@ impl Decoder<'_> {
                 }
                 2 => {
                     self.budget.charge(SAMPLE_BYTES)?;
-                    self.builder.push_sample(sample(series.message()?)?);
+                    self.builder.push_sample(sample::read::<false>(series.message()?)?.0);
                 }
                 3 => self.exemplar(series.message()?)?,
                 4 => {
@@ -183,32 +183,6 @@ fn skip_labels(series: &mut Cursor<'_>) -> Result<(), WireError> {
         series.message()?;
     }
     Ok(())
-}
-
-#[inline(always)]
-fn sample(mut message: Cursor<'_>) -> Result<Sample, WireError> {
-    let mut sample = Sample { t: 0, v: 0.0 };
-    // The form that every sender writes.
-    if message.take_byte(0x09) {
-        sample.v = message.double()?;
-        if message.take_byte(0x10) {
-            sample.t = message.varint()? as i64;
-        }
-    }
-    while !message.is_empty() {
-        match message.key()? {
-            (1, wire_type) => {
-                message.expect(wire_type, WireType::Fixed64)?;
-                sample.v = message.double()?;
-            }
-            (2, wire_type) => {
-                message.expect(wire_type, WireType::Varint)?;
-                sample.t = message.varint()? as i64;
-            }
-            (field, wire_type) => message.skip(field, wire_type)?,
-        }
-    }
-    Ok(sample)
 }
 
 /// Where a series' labels lie: one range of the body, or, from the second piece on, copied together.

@@ -8,35 +8,53 @@
 //! Metadata   { 1: type, 3: help ref, 4: unit ref }
 //! ```
 //!
-//! The symbols are found first, wherever they stand; a series' label section is then copied together from them
-//! ([`super::sections`]) as the bytes that remote write 1.0 would have sent, so that both protocols name a series alike.
-//! What is in a section the head checks, when it sees it for the first time.
+//! The symbols are found first, wherever they stand. A label, a pair of them, is rendered and hashed when it first comes
+//! ([`super::label_table`]); a series is then a list of labels by number, and the sum of their hashes is its key
+//! ([`chronolith_model::write::LabelDictionary`]). The head knows it by that key; the bytes that remote write 1.0 would
+//! have sent come about only where it does not, so that both protocols name a series alike. What is in a section the head
+//! checks, when it sees it for the first time.
 //!
 //! A series whose references point nowhere, or that has no sample, is left out and named in the answer; the others are
 //! stored. Bytes that are no protobuf refuse the request as a whole.
 //!
-//! Two bytes of reference can stand for a symbol of any length, so what sections and columns may grow to is bounded by the
-//! caller.
+//! Two bytes of reference can stand for a symbol of any length, so what columns may grow to, and sections if all of them are
+//! rendered, is bounded by the caller.
 
 use bytes::BytesMut;
 use chronolith_model::write::decode_labels;
 use chronolith_model::{
-    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, Sample, WriteBatchBuilder, WriteMetadata,
+    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, WriteBatchBuilder, WriteMetadata,
 };
 use chronolith_storeapi::{RejectKind, WriteRejection, WriteReport};
 
 use super::decode::{
     Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
 };
-use super::histogram;
+use super::label_table::{Label, LabelKey, LabelTable, NO_LABEL, Rendering};
 use super::sections::{Piece, Sections};
 use super::wire::{Cursor, WireError, WireType};
+use super::{histogram, sample};
 
-/// A symbol, and what the request last said of the metric of this name.
+/// A symbol, the first label whose value it is, and what the request last said of the metric of this name.
 #[derive(Clone, Copy, Debug)]
-pub struct Symbol {
+struct Symbol {
     piece: Piece,
+    labels: u32,
     said: Option<Said>,
+}
+
+/// What is known of a request while it is decoded: memory to use again.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    symbols: Vec<Symbol>,
+    labels: LabelTable,
+}
+
+impl Symbols {
+    /// Bytes of memory held.
+    pub(super) fn capacity_bytes(&self) -> usize {
+        (self.symbols.capacity() * size_of::<Symbol>()).max(self.labels.capacity_bytes())
+    }
 }
 
 /// Type, help and unit of a metric as they stand in the request.
@@ -56,33 +74,38 @@ pub struct DecodedV2 {
     pub refused: WriteReport,
 }
 
-/// Reads an `io.prometheus.write.v2.Request` into `builder`, which is started over, and its label sections into
-/// `rendered`; [`WriteBatchBuilder::finish_rendered`] is then given that buffer. Sections and columns together take at most
-/// `bytes_max`. `symbols` is memory to use again.
+/// Reads an `io.prometheus.write.v2.Request` into `builder`, which is started over, and its labels into `rendered`;
+/// [`WriteBatchBuilder::finish_rendered`] is then given that buffer. Sections, should they be rendered, and columns each
+/// take at most `bytes_max`. `key` hashes labels.
 ///
 /// # Errors
 /// The builder's content is then of no use; start over.
 pub fn decode(
     body: &[u8],
     bytes_max: usize,
-    symbols: &mut Vec<Symbol>,
+    key: &LabelKey,
+    symbols: &mut Symbols,
     rendered: &mut BytesMut,
     builder: &mut WriteBatchBuilder,
 ) -> Result<DecodedV2, DecodeError> {
     u32::try_from(body.len()).map_err(|_| WireError { offset: 0, what: "body over 4 GiB" })?;
     builder.start(0);
     let mut budget = Budget::new(bytes_max);
-    let name_symbol = read_symbols(body, &mut budget, symbols)?;
+    let Symbols { symbols, labels } = symbols;
+    labels.clear();
+    let Found { name_symbol, mut request } = read_symbols(body, &mut budget, symbols)?;
     let mut decoder = Decoder {
         body,
         symbols,
+        labels,
+        key,
         name_symbol,
+        sections_left: bytes_max as u64,
         sections: Sections::new(rendered, bytes_max),
         builder,
         budget,
         out: DecodedV2::default(),
     };
-    let mut request = Cursor::new(body);
     while !request.is_empty() {
         match request.key()? {
             (4, _) => _ = request.message()?,
@@ -96,12 +119,26 @@ pub fn decode(
     Ok(decoder.out)
 }
 
-/// Finds the symbols, and among them the number of `__name__`.
-fn read_symbols(body: &[u8], budget: &mut Budget, symbols: &mut Vec<Symbol>) -> Result<u32, DecodeError> {
+/// What a first look at a request has found.
+struct Found<'a> {
+    /// The number of `__name__`.
+    name_symbol: u32,
+    /// From the first series on.
+    request: Cursor<'a>,
+}
+
+/// Finds the symbols.
+fn read_symbols<'a>(
+    body: &'a [u8],
+    budget: &mut Budget,
+    symbols: &mut Vec<Symbol>,
+) -> Result<Found<'a>, DecodeError> {
     let mut name_symbol = u32::MAX;
+    let mut first_series = None;
     symbols.clear();
     let mut request = Cursor::new(body);
     while !request.is_empty() {
+        let before = request;
         match request.key()? {
             (4, wire_type) => {
                 request.expect(wire_type, WireType::Len)?;
@@ -112,18 +149,29 @@ fn read_symbols(body: &[u8], budget: &mut Budget, symbols: &mut Vec<Symbol>) -> 
                     name_symbol = symbols.len() as u32;
                 }
                 let piece = Piece { start, len: request.pos() as u32 - start };
-                symbols.push(Symbol { piece, said: None });
+                symbols.push(Symbol { piece, labels: NO_LABEL, said: None });
             }
-            (field, wire_type) => request.skip(field, wire_type)?,
+            (5, WireType::Len) => {
+                first_series.get_or_insert(before);
+                request.message()?;
+            }
+            (field, wire_type) => {
+                first_series.get_or_insert(before);
+                request.skip(field, wire_type)?;
+            }
         }
     }
-    Ok(name_symbol)
+    Ok(Found { name_symbol, request: first_series.unwrap_or(request) })
 }
 
 struct Decoder<'a> {
     body: &'a [u8],
     symbols: &'a mut [Symbol],
+    labels: &'a mut LabelTable,
+    key: &'a LabelKey,
     name_symbol: u32,
+    /// What sections may still take if they are rendered.
+    sections_left: u64,
     sections: Sections<'a>,
     builder: &'a mut WriteBatchBuilder,
     budget: Budget,
@@ -146,9 +194,8 @@ enum Fault {
 impl Decoder<'_> {
     #[inline]
     fn series(&mut self, mut series: Cursor<'_>) -> Result<(), DecodeError> {
-        self.budget.charge(SERIES_BYTES)?;
-        let start = self.sections.pos();
-        self.builder.push_series(start..start);
+        self.budget.charge(SERIES_BYTES + size_of::<u128>())?;
+        self.builder.push_keyed_series();
         let mut labels = LabelRefs::default();
         let mut said = None;
         let mut fault = None;
@@ -159,7 +206,7 @@ impl Decoder<'_> {
                 2 => {
                     series.expect(wire_type, WireType::Len)?;
                     self.budget.charge(SAMPLE_BYTES)?;
-                    let (sample, start_t) = sample(series.message()?)?;
+                    let (sample, start_t) = sample::read::<true>(series.message()?)?;
                     self.builder.push_sample_with_start_ts(sample, start_t);
                 }
                 3 => {
@@ -180,11 +227,15 @@ impl Decoder<'_> {
                 _ => series.skip(field, wire_type)?,
             }
         }
-        self.builder.set_labels(start..self.sections.pos());
-        self.finish_series(start, labels, said, fault)
+        self.builder.set_key(labels.key);
+        let Some(left) = self.sections_left.checked_sub(labels.len) else {
+            return Err(self.budget.exceeded());
+        };
+        self.sections_left = left;
+        self.finish_series(labels, said, fault)
     }
 
-    /// Renders the labels that a field of references names. What is wrong with them is kept in `labels`.
+    /// Reads the labels that a field of references names. What is wrong with them is kept in `labels`.
     #[inline(always)]
     fn labels(
         &mut self,
@@ -192,40 +243,74 @@ impl Decoder<'_> {
         wire_type: WireType,
         labels: &mut LabelRefs,
     ) -> Result<(), DecodeError> {
-        if wire_type == WireType::Varint {
-            let reference = series.varint()? as u32;
-            return self.label_ref(reference, labels);
-        }
-        series.expect(wire_type, WireType::Len)?;
-        let mut packed = series.message()?;
+        let mut packed = match wire_type {
+            WireType::Varint => series.one_varint()?,
+            _ => {
+                series.expect(wire_type, WireType::Len)?;
+                series.message()?
+            }
+        };
+        // In registers, since it is added to at every label.
+        let (mut key, mut len) = (labels.key, labels.len);
         while !packed.is_empty() {
-            let reference = packed.varint()? as u32;
-            self.label_ref(reference, labels)?;
+            let name = match labels.name.take() {
+                // Its value is in another field.
+                Some(name) => name,
+                None => {
+                    let name = packed.varint()? as u32;
+                    if packed.is_empty() {
+                        labels.name = Some(name);
+                        break;
+                    }
+                    name
+                }
+            };
+            let value = packed.varint()? as u32;
+            let first = self.symbols.get(value as usize).map_or(NO_LABEL, |symbol| symbol.labels);
+            let label = match self.labels.find(first, name) {
+                Some(label) => label,
+                None => match self.new_label(name, value)? {
+                    Ok(label) => label,
+                    Err(fault) => {
+                        labels.fault = labels.fault.or(Some(fault));
+                        continue;
+                    }
+                },
+            };
+            key = key.wrapping_add(label.hash);
+            len += u64::from(label.len);
+            if name == self.name_symbol {
+                labels.metric = value;
+            }
+            self.builder.dictionary_mut().push_ref(label.number);
         }
+        (labels.key, labels.len) = (key, len);
         Ok(())
     }
 
-    #[inline(always)]
-    fn label_ref(&mut self, reference: u32, labels: &mut LabelRefs) -> Result<(), DecodeError> {
-        let Some(symbol) = self.symbols.get(reference as usize) else {
-            labels.fault = labels.fault.or(Some(Fault::Reference(reference)));
-            return Ok(());
+    #[inline(never)]
+    fn new_label(&mut self, name: u32, value: u32) -> Result<Result<Label, Fault>, DecodeError> {
+        let Some(name_piece) = self.symbols.get(name as usize).map(|symbol| symbol.piece) else {
+            return Ok(Err(Fault::Reference(name)));
         };
-        let Some((name_ref, name)) = labels.name.take() else {
-            labels.name = Some((reference, symbol.piece));
-            return Ok(());
+        let Some(symbol) = self.symbols.get_mut(value as usize) else {
+            return Ok(Err(Fault::Reference(value)));
         };
-        if name_ref == self.name_symbol {
-            labels.metric = reference;
-        }
-        self.sections.label(self.body, name, self.body, symbol.piece)
+        let to = Rendering {
+            body: self.body,
+            sections: &mut self.sections,
+            dictionary: self.builder.dictionary_mut(),
+            budget: &mut self.budget,
+            key: self.key,
+        };
+        let pieces = (name_piece, symbol.piece);
+        self.labels.add(&mut symbol.labels, name, pieces, to).map(Ok)
     }
 
     /// Keeps the series that was read, or takes it back.
     #[inline(always)]
     fn finish_series(
         &mut self,
-        start: u32,
         labels: LabelRefs,
         said: Option<Said>,
         exemplar_fault: Option<Fault>,
@@ -234,6 +319,9 @@ impl Decoder<'_> {
         let said_refs = said.map_or(0, |s| s.help.max(s.unit));
         let fault = match labels {
             LabelRefs { fault: Some(fault), .. } => Some(fault),
+            LabelRefs { name: Some(name), .. } if name as usize >= self.symbols.len() => {
+                Some(Fault::Reference(name))
+            }
             LabelRefs { name: Some(_), .. } => Some(Fault::OddReferences),
             _ if said_refs as usize >= self.symbols.len() && said_refs > 0 => {
                 Some(Fault::Reference(said_refs))
@@ -242,7 +330,7 @@ impl Decoder<'_> {
             _ => None,
         };
         if fault.is_some() || exemplar_fault.is_some() {
-            self.refuse(start, counts, fault, exemplar_fault);
+            self.refuse(counts, fault, exemplar_fault);
         }
         match said {
             Some(said) if fault.is_none() => self.say(labels.metric, said, counts.1 > 0),
@@ -251,19 +339,14 @@ impl Decoder<'_> {
     }
 
     #[cold]
-    fn refuse(
-        &mut self,
-        start: u32,
-        counts: (usize, usize),
-        fault: Option<Fault>,
-        exemplar_fault: Option<Fault>,
-    ) {
+    fn refuse(&mut self, counts: (usize, usize), fault: Option<Fault>, exemplar_fault: Option<Fault>) {
         let symbols = self.symbols.len();
-        let section = self.sections.since(start);
+        let mut section = Vec::new();
+        self.builder.render_open(self.sections.since(0), &mut section);
         let mut reject = |samples: usize, fault: Fault, of: &str| {
             self.out.refused.reject(samples, || WriteRejection {
                 kind: RejectKind::Invalid,
-                series: describe(section),
+                series: describe(&section),
                 t: None,
                 reason: format!("{of}{}", fault.text(symbols)),
             });
@@ -277,8 +360,7 @@ impl Decoder<'_> {
             }
             Some(fault) => {
                 reject(counts.0 + counts.1, fault, "");
-                self.builder.drop_series();
-                self.sections.rewind(start);
+                self.builder.drop_keyed_series();
             }
         }
     }
@@ -379,15 +461,19 @@ impl Decoder<'_> {
 #[derive(Clone, Copy, Debug)]
 struct LabelRefs {
     /// A name whose value is to come.
-    name: Option<(u32, Piece)>,
+    name: Option<u32>,
     /// The value of `__name__`.
     metric: u32,
+    /// Sum of the labels' hashes.
+    key: u128,
+    /// Bytes of the section.
+    len: u64,
     fault: Option<Fault>,
 }
 
 impl Default for LabelRefs {
     fn default() -> Self {
-        LabelRefs { name: None, metric: u32::MAX, fault: None }
+        LabelRefs { name: None, metric: u32::MAX, key: 0, len: 0, fault: None }
     }
 }
 
@@ -452,36 +538,6 @@ fn metadata(mut message: Cursor<'_>, mut said: Said) -> Result<Said, WireError> 
         }
     }
     Ok(said)
-}
-
-#[inline(always)]
-fn sample(mut message: Cursor<'_>) -> Result<(Sample, i64), WireError> {
-    let (mut sample, mut start_t) = (Sample { t: 0, v: 0.0 }, 0);
-    // The form that every sender writes.
-    if message.take_byte(0x09) {
-        sample.v = message.double()?;
-        if message.take_byte(0x10) {
-            sample.t = message.varint()? as i64;
-        }
-    }
-    while !message.is_empty() {
-        match message.key()? {
-            (1, wire_type) => {
-                message.expect(wire_type, WireType::Fixed64)?;
-                sample.v = message.double()?;
-            }
-            (2, wire_type) => {
-                message.expect(wire_type, WireType::Varint)?;
-                sample.t = message.varint()? as i64;
-            }
-            (3, wire_type) => {
-                message.expect(wire_type, WireType::Varint)?;
-                start_t = message.varint()? as i64;
-            }
-            (field, wire_type) => message.skip(field, wire_type)?,
-        }
-    }
-    Ok((sample, start_t))
 }
 
 #[cfg(test)]

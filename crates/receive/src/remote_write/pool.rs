@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use chronolith_model::{WriteBatch, WriteBatchBuilder};
 use parking_lot::Mutex;
 
-use super::decode_v2::Symbol;
+use super::decode_v2::Symbols;
+use super::label_table::LabelKey;
 
 /// Slots that are kept: as many requests are decoded at a time on machines we aim at.
 const SLOTS_MAX: usize = 32;
@@ -32,7 +33,7 @@ pub(crate) struct Scratch {
     /// The decompressed body, where the batch does not point into it.
     pub(crate) body: BytesMut,
     /// Remote write 2.0's symbols.
-    pub(crate) symbols: Vec<Symbol>,
+    pub(crate) symbols: Symbols,
 }
 
 /// Slots that wait for a request.
@@ -40,6 +41,7 @@ pub(crate) struct Scratch {
 pub struct BatchPool {
     slots: Mutex<Vec<BatchSlot>>,
     scratches: Mutex<Vec<Scratch>>,
+    label_key: LabelKey,
 }
 
 impl BatchPool {
@@ -59,6 +61,11 @@ impl BatchPool {
         }
     }
 
+    /// What labels of remote write 2.0 are hashed with.
+    pub(crate) fn label_key(&self) -> &LabelKey {
+        &self.label_key
+    }
+
     /// Memory to decode with, used before where possible.
     pub(crate) fn take_scratch(&self) -> Scratch {
         self.scratches.lock().pop().unwrap_or_default()
@@ -66,8 +73,7 @@ impl BatchPool {
 
     /// Takes it back.
     pub(crate) fn put_scratch(&self, scratch: Scratch) {
-        let symbols_bytes = scratch.symbols.capacity() * size_of::<Symbol>();
-        if scratch.body.capacity().max(symbols_bytes) > SLOT_BYTES_MAX {
+        if scratch.body.capacity().max(scratch.symbols.capacity_bytes()) > SLOT_BYTES_MAX {
             return;
         }
         let mut scratches = self.scratches.lock();

@@ -54,6 +54,9 @@ impl Route {
         mut batch: WriteBatch,
         way: WriteWay,
     ) -> Result<Routed, Refusal> {
+        if !sink.knows_keys() {
+            batch.render();
+        }
         if self.split_label.is_empty() {
             let own = self.limits.of(&tenant);
             relabel(&mut batch, &[&self.relabeling, &own.relabeling]);

@@ -27,6 +27,14 @@ pub(crate) enum WireType {
 /// Nesting of groups that is followed, as in prost.
 const GROUP_DEPTH_MAX: u32 = 100;
 
+/// The lower seven bits of each byte, side by side.
+fn join_sevens(word: u64) -> u64 {
+    let x = word & 0x7F7F_7F7F_7F7F_7F7F;
+    let x = x & 0x007F_007F_007F_007F | (x & 0x7F00_7F00_7F00_7F00) >> 1;
+    let x = x & 0x0000_3FFF_0000_3FFF | (x & 0x3FFF_0000_3FFF_0000) >> 2;
+    x & 0x0FFF_FFFF | (x & 0x0FFF_FFFF_0000_0000) >> 4
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor<'a> {
     /// The body up to the end of the message that is read.
@@ -70,17 +78,31 @@ impl<'a> Cursor<'a> {
 
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
-        match self.peek() {
-            Some(byte) if byte < 0x80 => {
+        match self.buf.get(self.pos..) {
+            Some([byte, ..]) if *byte < 0x80 => {
                 self.pos += 1;
-                Ok(u64::from(byte))
+                Ok(u64::from(*byte))
+            }
+            Some([low, high, ..]) if *high < 0x80 => {
+                self.pos += 2;
+                Ok(u64::from(*high) << 7 | u64::from(*low & 0x7F))
             }
             _ => self.varint_long(),
         }
     }
 
+    /// Numbers of three bytes and more; times have six.
     fn varint_long(&mut self) -> Result<u64, WireError> {
+        const LAST: u64 = 0x8080_8080_8080_8080;
         let rest = &self.buf[self.pos.min(self.buf.len())..];
+        if let Some(bytes) = rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*bytes);
+            let last = !word & LAST;
+            if last != 0 {
+                self.pos += last.trailing_zeros() as usize / 8 + 1;
+                return Ok(join_sevens(word & (last ^ (last - 1))));
+            }
+        }
         let mut out = 0u64;
         for (i, &byte) in rest.iter().take(10).enumerate() {
             out |= u64::from(byte & 0x7F) << (7 * i);
@@ -131,6 +153,13 @@ impl<'a> Cursor<'a> {
         let inner = Cursor { buf: &self.buf[..end], pos: self.pos };
         self.pos = end;
         Ok(inner)
+    }
+
+    /// A cursor over the number that comes; this one moves behind it.
+    pub(crate) fn one_varint(&mut self) -> Result<Cursor<'a>, WireError> {
+        let pos = self.pos;
+        self.varint()?;
+        Ok(Cursor { buf: &self.buf[..self.pos], pos })
     }
 
     /// What is left, as bytes.
@@ -210,6 +239,28 @@ impl<'a> Cursor<'a> {
                 }
             }
             WireType::EndGroup => Err(self.error("unexpected end of group")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_of_any_length_are_read(v: u64, bits in 0u32..64, behind in proptest::collection::vec(any::<u8>(), 0..9)) {
+            let v = v >> bits;
+            let mut body = Vec::new();
+            prost::encoding::encode_varint(v, &mut body);
+            let len = body.len();
+            body.extend(&behind);
+            let mut cursor = Cursor::new(&body);
+            prop_assert_eq!((cursor.varint(), cursor.pos()), (Ok(v), len));
+            // Cut off, it is no number.
+            prop_assert!(Cursor::new(&body[..len - 1]).varint().is_err());
         }
     }
 }

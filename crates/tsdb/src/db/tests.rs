@@ -13,6 +13,7 @@ use chronolith_model::{Labels, Matcher, Sample, TenantId, TimeRange, WriteBatch,
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+mod keys;
 mod spill;
 mod tenant_options;
 

@@ -14,6 +14,7 @@ use chronolith_model::{
 use super::Head;
 use super::exemplars::ExemplarTaken;
 use super::histogram::check as check_histogram;
+use super::known::Lookup;
 use super::metadata::MetadataTaken;
 use super::outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection};
 use super::section::{Fingerprint, canonicalise, describe};
@@ -47,6 +48,11 @@ pub(crate) struct Scratch {
     /// Canonical sections of series whose encoding was another, and which series of the batch they belong to.
     respelled: Vec<(u32, Fingerprint, std::ops::Range<usize>)>,
     sections: Vec<u8>,
+    /// A section that has been rendered.
+    rendered: Vec<u8>,
+    /// Series of the batch whose keys nobody knows, and keys to be known from now on.
+    unknown: Vec<u32>,
+    learnt: Vec<(u128, Fingerprint)>,
 }
 
 /// What was taken in one shard, for the log.
@@ -99,7 +105,7 @@ pub(crate) struct Appended {
 }
 
 impl Appended {
-    fn reject(&mut self, section: &[u8], t: i64, samples: usize, reason: RejectReason) {
+    fn reject(&mut self, (batch, i): (&WriteBatch, usize), t: i64, samples: usize, reason: RejectReason) {
         self.rejected_count += samples;
         let kind = reason.kind();
         match self.rejected_by_kind.iter_mut().find(|(k, _)| *k == kind) {
@@ -107,7 +113,8 @@ impl Appended {
             None => self.rejected_by_kind.push((kind, samples)),
         }
         if self.rejected.len() < REJECTIONS_LISTED_MAX {
-            self.rejected.push(Rejection { series: describe(section), reason, t });
+            let series = describe(batch.section(i, &mut Vec::new()));
+            self.rejected.push(Rejection { series, reason, t });
         }
     }
 }
@@ -177,15 +184,9 @@ impl Head {
             request.bounds.out_of_order_min = request.bounds.out_of_order_min.min(min);
         }
         let s = &mut *scratch;
-        s.fingerprints.clear();
-        s.fingerprints.extend(batch.iter().map(|series| self.key.fingerprint(series.labels)));
-        if self.has_aliases.load(Ordering::Acquire) {
-            let aliases = self.aliases.read();
-            for fp in &mut s.fingerprints {
-                if let Some(canonical) = aliases.get(&(fp.low, fp.high)) {
-                    *fp = *canonical;
-                }
-            }
+        match batch.keys() {
+            Some(keys) => request.fingerprint_keys(keys, s),
+            None => request.fingerprint_sections(s),
         }
         // A counting sort by shard keeps the order of the request inside each shard.
         let shards = self.shards.len();
@@ -247,6 +248,59 @@ impl Head {
 }
 
 impl Request<'_> {
+    /// Fingerprints of the series' sections, or of what is known to be another encoding of them.
+    fn fingerprint_sections(&self, s: &mut Scratch) {
+        let head = self.head;
+        s.fingerprints.clear();
+        s.fingerprints.extend(self.batch.iter().map(|series| head.key.fingerprint(series.labels)));
+        if head.has_aliases.load(Ordering::Acquire) {
+            let aliases = head.aliases.read();
+            for fp in &mut s.fingerprints {
+                if let Some(canonical) = aliases.get(&(fp.low, fp.high)) {
+                    *fp = *canonical;
+                }
+            }
+        }
+    }
+
+    /// Fingerprints by the decoder's keys; where a key is new, of the canonical section.
+    fn fingerprint_keys(&self, keys: &[u128], s: &mut Scratch) {
+        let Scratch { fingerprints, rendered, unknown, learnt, series: NewSeries { canonical, .. }, .. } = s;
+        let head = self.head;
+        fingerprints.clear();
+        let known = head.known.read();
+        for (i, key) in keys.iter().enumerate() {
+            fingerprints.push(match known.find(*key) {
+                Lookup::Found(fp) => fp,
+                Lookup::Old(fp) => {
+                    learnt.push((*key, fp));
+                    fp
+                }
+                Lookup::Unknown => {
+                    unknown.push(i as u32);
+                    Fingerprint::default()
+                }
+            });
+        }
+        drop(known);
+        for i in unknown.drain(..).map(|i| i as usize) {
+            let section = self.batch.section(i, rendered);
+            canonical.clear();
+            fingerprints[i] = match canonicalise(section, &self.limits, canonical) {
+                Ok(()) => {
+                    let fp = head.key.fingerprint(canonical);
+                    learnt.push((keys[i], fp));
+                    fp
+                }
+                // Found nowhere, since only canonical sections are entered; then it is refused with its reason.
+                Err(_) => head.key.fingerprint(section),
+            };
+        }
+        if !learnt.is_empty() {
+            head.known.write().enter(learnt.drain(..), head.series_count());
+        }
+    }
+
     fn append_shard(&self, index: usize, range: std::ops::Range<usize>, s: &mut Scratch, out: &mut Appended) {
         let mut slots = [None; LOOKUP_BATCH];
         let mut shard = self.head.shards[index].lock();
@@ -258,10 +312,9 @@ impl Request<'_> {
             let batch_len = batch.len();
             for (k, found) in slots[..batch_len].iter().enumerate() {
                 let i = s.order[start + k] as usize;
-                let section = self.batch.series(i).labels;
                 let slot = match *found {
                     Some(slot) => Ok(slot),
-                    None => self.enter(&mut shard, index, i, section, s),
+                    None => self.enter(&mut shard, index, i, s),
                 };
                 match slot {
                     Ok(slot) => {
@@ -371,12 +424,12 @@ impl Request<'_> {
         out: &mut Appended,
     ) {
         let series = self.batch.series(i);
-        for (i, Sample { t, v }) in series.samples.iter().copied().enumerate() {
+        for (k, Sample { t, v }) in series.samples.iter().copied().enumerate() {
             if t > self.max_valid {
-                out.reject(series.labels, t, 1, RejectReason::OutOfBounds);
+                out.reject((self.batch, i), t, 1, RejectReason::OutOfBounds);
                 continue;
             }
-            let start_ts = if self.start_ts { series.start_ts_of_sample(i) } else { 0 };
+            let start_ts = if self.start_ts { series.start_ts_of_sample(k) } else { 0 };
             let taken = match start_ts {
                 0 => shard.append(slot, t, v, &self.bounds),
                 _ => shard.append_started(slot, t, v, start_ts, &self.bounds),
@@ -389,7 +442,7 @@ impl Request<'_> {
                 }
                 Taken::Duplicate => None,
                 Taken::Refused(refusal) => {
-                    out.reject(series.labels, t, 1, refusal.into());
+                    out.reject((self.batch, i), t, 1, refusal.into());
                     continue;
                 }
             };
@@ -401,7 +454,7 @@ impl Request<'_> {
             out.written += 1;
         }
         if !series.histograms.is_empty() {
-            self.append_histograms(shard, slot, &series, &mut groups.histograms, out);
+            self.append_histograms(shard, slot, i, &mut groups.histograms, out);
         }
         if !series.exemplars.is_empty() && self.head.options.exemplars_max > 0 {
             for exemplar in series.exemplars {
@@ -423,21 +476,22 @@ impl Request<'_> {
         &self,
         shard: &mut Shard,
         slot: Slot,
-        series: &WriteSeries<'_>,
+        i: usize,
         group: &mut HistogramGroup,
         out: &mut Appended,
     ) {
-        for (i, (t, h)) in series.histograms.iter().enumerate() {
+        let series = self.batch.series(i);
+        for (k, (t, h)) in series.histograms.iter().enumerate() {
             let t = *t;
-            let start_ts = if self.start_ts { series.start_ts_of_histogram(i) } else { 0 };
+            let start_ts = if self.start_ts { series.start_ts_of_histogram(k) } else { 0 };
             if t > self.max_valid {
-                out.reject(series.labels, t, 1, RejectReason::OutOfBounds);
+                out.reject((self.batch, i), t, 1, RejectReason::OutOfBounds);
                 continue;
             }
             let reduced = match check_histogram(h, self.limits.histogram_buckets_max) {
                 Ok(reduced) => reduced,
                 Err(why) => {
-                    out.reject(series.labels, t, 1, RejectReason::InvalidHistogram(why));
+                    out.reject((self.batch, i), t, 1, RejectReason::InvalidHistogram(why));
                     continue;
                 }
             };
@@ -450,7 +504,7 @@ impl Request<'_> {
                 }
                 Taken::Duplicate => {}
                 Taken::Refused(refusal) => {
-                    out.reject(series.labels, t, 1, refusal.into());
+                    out.reject((self.batch, i), t, 1, refusal.into());
                     continue;
                 }
             }
@@ -462,7 +516,7 @@ impl Request<'_> {
     fn reject_series(&self, i: usize, reason: RejectReason, out: &mut Appended) {
         let series = self.batch.series(i);
         let t = series.samples.first().map(|s| s.t).or(series.histograms.first().map(|h| h.0)).unwrap_or(0);
-        out.reject(series.labels, t, series.samples.len() + series.histograms.len(), reason);
+        out.reject((self.batch, i), t, series.samples.len() + series.histograms.len(), reason);
     }
 
     /// A section that no series of the shard has. `Err(None)` when it was put aside as another spelling.
@@ -472,7 +526,6 @@ impl Request<'_> {
         shard: &mut Shard,
         index: usize,
         i: usize,
-        section: &[u8],
         s: &mut Scratch,
     ) -> Result<Slot, Option<RejectReason>> {
         let fp = s.fingerprints[i];
@@ -480,14 +533,20 @@ impl Request<'_> {
         if let Some(slot) = shard.find(fp) {
             return Ok(slot);
         }
+        let section = self.batch.section(i, &mut s.rendered);
         s.series.canonical.clear();
         canonicalise(section, &self.limits, &mut s.series.canonical).map_err(Some)?;
-        if s.series.canonical == section {
+        // A series with a key is never entered but under the fingerprint of what was just rendered.
+        if s.series.canonical == section
+            && (self.batch.keys().is_none() || self.head.key.fingerprint(section) == fp)
+        {
             let slot = self.insert(shard, fp, section, &mut s.series).map_err(Some)?;
             return Ok(slot);
         }
         let canonical = self.head.key.fingerprint(&s.series.canonical);
-        self.head.remember_alias(self.head.key.fingerprint(section), canonical);
+        if self.batch.keys().is_none() {
+            self.head.remember_alias(self.head.key.fingerprint(section), canonical);
+        }
         if self.head.shard_of(canonical) == index
             && let Some(slot) = shard.find(canonical)
         {

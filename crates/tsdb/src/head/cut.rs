@@ -206,6 +206,7 @@ impl Head {
         aliases.shrink_to_fit();
         self.has_aliases.store(false, Ordering::Release);
         drop(aliases);
+        self.known.write().age();
         for shard in &self.shards {
             shard.lock().release();
         }

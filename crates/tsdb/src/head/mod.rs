@@ -21,6 +21,7 @@ mod gather;
 mod growing;
 mod histogram;
 mod index;
+mod known;
 mod lazy_shard;
 mod metadata;
 mod ooo;
@@ -60,6 +61,7 @@ use crate::db::{DbOptions, TenantOptions};
 use chronolith_model::{TenantId, TimeRange};
 use exemplars::ExemplarRing;
 use index::HeadIndex;
+use known::Known;
 use metadata::MetadataTable;
 
 /// A tenant's newest samples.
@@ -76,6 +78,8 @@ pub struct Head {
     /// Other encodings of known series.
     aliases: RwLock<HashMap<(u64, u64), Fingerprint>>,
     has_aliases: AtomicBool,
+    /// Series by what their decoder calls them.
+    known: RwLock<Known>,
     pub(crate) series_count: AtomicUsize,
     pub(crate) min_t: AtomicI64,
     pub(crate) max_t: AtomicI64,
@@ -120,6 +124,7 @@ impl Head {
             index: RwLock::new(HeadIndex::new(seed)),
             aliases: RwLock::new(HashMap::new()),
             has_aliases: AtomicBool::new(false),
+            known: RwLock::default(),
             series_count: AtomicUsize::new(0),
             min_t: AtomicI64::new(i64::MAX),
             max_t: AtomicI64::new(i64::MIN),

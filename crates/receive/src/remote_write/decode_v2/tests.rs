@@ -83,9 +83,33 @@ const BYTES_MAX: usize = 4 << 20;
 
 fn decode_bytes(body: &[u8]) -> Result<(WriteBatch, DecodedV2), DecodeError> {
     let mut builder = WriteBatchBuilder::default();
-    let (mut symbols, mut rendered) = (Vec::new(), BytesMut::new());
-    let read = decode(body, BYTES_MAX, &mut symbols, &mut rendered, &mut builder)?;
-    Ok((builder.finish_rendered(rendered.freeze()), read))
+    let (mut symbols, mut rendered) = (Symbols::default(), BytesMut::new());
+    let key = LabelKey::default();
+    let read = decode(body, BYTES_MAX, &key, &mut symbols, &mut rendered, &mut builder)?;
+    let mut batch = builder.finish_rendered(rendered.freeze());
+    check_keys(&batch);
+    batch.render();
+    Ok((batch, read))
+}
+
+/// Series have equal keys where they have equal labels, in whatever order, and nowhere else.
+fn check_keys(batch: &WriteBatch) {
+    let Some(keys) = batch.keys() else { return };
+    let mut of_labels: HashMap<Vec<(String, String)>, u128> = HashMap::new();
+    let mut buf = Vec::new();
+    for (i, key) in keys.iter().enumerate() {
+        let pairs = chronolith_model::write::decode_labels(batch.section(i, &mut buf));
+        // Not all are text in the tests of damaged requests.
+        let Ok(mut labels) =
+            pairs.map(|p| p.map(|(n, v)| (n.to_owned(), v.to_owned()))).collect::<Result<Vec<_>, _>>()
+        else {
+            return;
+        };
+        labels.sort();
+        assert_eq!(*of_labels.entry(labels).or_insert(*key), *key);
+    }
+    let distinct: std::collections::HashSet<_> = of_labels.values().collect();
+    assert_eq!(distinct.len(), of_labels.len());
 }
 
 /// A series as it should come out: its section, samples (time, bits, start), histograms (time, count, start), exemplars.
