@@ -156,8 +156,16 @@ fn decode_2(c: &mut Criterion, series: usize, samples: usize) {
                 if snappy {
                     decompress(black_box(&compressed), body.len(), &mut plain);
                 }
-                decode_v2::decode(&plain, BYTES_MAX, &key, &mut symbols, &mut slot.body, &mut slot.builder)
-                    .expect("decodes");
+                decode_v2::decode(
+                    &plain,
+                    BYTES_MAX,
+                    &key,
+                    None,
+                    &mut symbols,
+                    &mut slot.body,
+                    &mut slot.builder,
+                )
+                .expect("decodes");
                 let batch = slot.builder.finish_rendered(slot.body.freeze());
                 pool.put_batch(black_box(batch));
             })

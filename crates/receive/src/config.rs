@@ -248,6 +248,7 @@ impl Config {
     pub(crate) fn otlp_settings(&self) -> Result<OtlpSettings, ReceiveError> {
         let mut flags = self.otlp.clone();
         flags.native_delta |= self.features.native_delta;
+        flags.delta_to_cumulative |= self.features.delta_to_cumulative;
         let settings = match &self.otlp_file {
             Some(path) => flags.with_file(path),
             None => flags.check().map(|()| flags),

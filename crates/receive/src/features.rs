@@ -8,9 +8,12 @@ pub struct StorageFeatures {
     pub start_timestamps: bool,
     /// `otlp-native-delta-ingestion`: OTLP points of delta temporality are stored as they come, else they are refused.
     pub native_delta: bool,
+    /// `otlp-deltatocumulative`: they are added up and stored as cumulative ones. Excludes the other.
+    pub delta_to_cumulative: bool,
 }
 
 const NATIVE_DELTA: &str = "otlp-native-delta-ingestion";
+const DELTA_TO_CUMULATIVE: &str = "otlp-deltatocumulative";
 
 /// What Prometheus asks for beside `st-storage`.
 const IMPLIED: [&str; 2] = ["xor2-encoding", "histograms-st-encoding"];
@@ -19,11 +22,13 @@ impl StorageFeatures {
     /// Reads the flag's values, each a list separated by commas; the names that concern something else come back.
     pub fn from_flags(values: &[String]) -> (Self, Vec<&str>) {
         let names = values.iter().flat_map(|v| v.split(',')).map(str::trim).filter(|n| !n.is_empty());
-        let (ours, others): (Vec<&str>, _) =
-            names.partition(|n| ["st-storage", NATIVE_DELTA].contains(n) || IMPLIED.contains(n));
+        let (ours, others): (Vec<&str>, _) = names.partition(|n| {
+            ["st-storage", NATIVE_DELTA, DELTA_TO_CUMULATIVE].contains(n) || IMPLIED.contains(n)
+        });
         let features = StorageFeatures {
             start_timestamps: ours.contains(&"st-storage"),
             native_delta: ours.contains(&NATIVE_DELTA),
+            delta_to_cumulative: ours.contains(&DELTA_TO_CUMULATIVE),
         };
         for name in ours {
             if !IMPLIED.contains(&name) {
@@ -51,10 +56,13 @@ mod tests {
         let (features, others) = StorageFeatures::from_flags(&values);
         assert_eq!((features.start_timestamps, others), (false, vec!["use-start-timestamps", "nonsense"]));
         let values = flags(&["xor2-encoding,st-storage"]);
-        let want = StorageFeatures { start_timestamps: true, native_delta: false };
+        let want = StorageFeatures { start_timestamps: true, ..StorageFeatures::default() };
         assert_eq!(StorageFeatures::from_flags(&values), (want, vec![]));
         let values = flags(&["otlp-native-delta-ingestion"]);
-        let want = StorageFeatures { start_timestamps: false, native_delta: true };
+        let want = StorageFeatures { native_delta: true, ..StorageFeatures::default() };
+        assert_eq!(StorageFeatures::from_flags(&values), (want, vec![]));
+        let values = flags(&["otlp-deltatocumulative"]);
+        let want = StorageFeatures { delta_to_cumulative: true, ..StorageFeatures::default() };
         assert_eq!(StorageFeatures::from_flags(&values), (want, vec![]));
     }
 }

@@ -28,6 +28,9 @@ struct Request {
     series: Vec<u8>,
 }
 
+/// Label names and values.
+type Pairs = Vec<(String, String)>;
+
 /// A series of it.
 #[derive(Clone, Default)]
 struct Row {
@@ -36,7 +39,7 @@ struct Row {
     start_ts: i64,
     histograms: Vec<Vec<u8>>,
     /// Labels, value, milliseconds.
-    exemplars: Vec<(Vec<(String, String)>, f64, i64)>,
+    exemplars: Vec<(Pairs, f64, i64)>,
     /// Type, help, unit.
     metadata: Option<(u64, String, String)>,
 }

@@ -63,7 +63,7 @@ pub(crate) fn run(data: &[u8]) {
         }
     };
     let (mut builder, mut rendered) = (WriteBatchBuilder::default(), BytesMut::new());
-    let Ok(read) = translate(&body, &settings, BYTES_MAX, &mut rendered, &mut builder) else { return };
+    let Ok(read) = translate(&body, &settings, None, BYTES_MAX, &mut rendered, &mut builder) else { return };
     assert!(read.refused.rejected == 0 || !read.refused.rejections.is_empty());
     assert!(rendered.len() <= 2 * BYTES_MAX);
     let batch = builder.finish_rendered(rendered.freeze());

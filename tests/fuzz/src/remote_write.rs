@@ -46,6 +46,7 @@ fn read_v2(body: &[u8]) -> Option<WriteBatch> {
         body,
         BODY_BYTES_MAX,
         &LabelKey::default(),
+        None,
         &mut symbols,
         &mut rendered,
         &mut builder,

@@ -184,7 +184,7 @@ pub(crate) struct EvaluationArgs {
     /// Features to switch on, Prometheus's names; several by repeating the flag or by commas:
     /// promql-experimental-functions, promql-extended-range-selectors, promql-binop-fill-modifiers,
     /// promql-delayed-name-removal, promql-per-step-stats, type-and-unit-labels, use-start-timestamps; in `server` also
-    /// st-storage.
+    /// st-storage, otlp-native-delta-ingestion, otlp-deltatocumulative.
     #[arg(long = "enable-feature", value_name = "NAME", help_heading = "Query")]
     pub(crate) features: Vec<String>,
     /// Most samples that a query may hold.

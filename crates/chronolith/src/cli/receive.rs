@@ -31,7 +31,8 @@ pub(crate) struct ReceiveArgs {
     /// Directory of heads, write-ahead log and local blocks.
     #[arg(long = "tsdb.path", default_value = "./data", value_name = "DIR")]
     tsdb_path: PathBuf,
-    /// Features to switch on, Prometheus's names; several by repeating the flag or by commas: st-storage.
+    /// Features to switch on, Prometheus's names; several by repeating the flag or by commas: st-storage,
+    /// otlp-native-delta-ingestion, otlp-deltatocumulative.
     #[arg(long = "enable-feature", value_name = "NAME", help_heading = "Receive")]
     features: Vec<String>,
     /// Certificate of the remote-write server; without it connections are plain. Read again when it changes.

@@ -93,49 +93,62 @@ static EXPONENTIAL: [Field; 2] = [
     one("aggregationTemporality", "aggregation_temporality", 2, Temporality),
 ];
 static SUMMARY: [Field; 1] = [many("dataPoints", "data_points", 1, Message(&SUMMARY_POINT))];
+const START: Field = one("startTimeUnixNano", "start_time_unix_nano", 2, Fixed);
+const TIME: Field = one("timeUnixNano", "time_unix_nano", 3, Fixed);
+const POINT_COUNT: Field = one("count", "count", 4, Fixed);
+const POINT_SUM: Field = one("sum", "sum", 5, Double);
+const fn attributes(number: u8) -> Field {
+    many("attributes", "attributes", number, Message(&KEY_VALUE))
+}
+const fn exemplars(number: u8) -> Field {
+    many("exemplars", "exemplars", number, Message(&EXEMPLAR))
+}
+const fn flags(number: u8) -> Field {
+    one("flags", "flags", number, Varint)
+}
 static NUMBER: [Field; 7] = [
-    one("startTimeUnixNano", "start_time_unix_nano", 2, Fixed),
-    one("timeUnixNano", "time_unix_nano", 3, Fixed),
+    START,
+    TIME,
     one("asDouble", "as_double", 4, Double),
-    many("exemplars", "exemplars", 5, Message(&EXEMPLAR)),
+    exemplars(5),
     one("asInt", "as_int", 6, Fixed),
-    many("attributes", "attributes", 7, Message(&KEY_VALUE)),
-    one("flags", "flags", 8, Varint),
+    attributes(7),
+    flags(8),
 ];
 static HISTOGRAM_POINT: [Field; 9] = [
-    one("startTimeUnixNano", "start_time_unix_nano", 2, Fixed),
-    one("timeUnixNano", "time_unix_nano", 3, Fixed),
-    one("count", "count", 4, Fixed),
-    one("sum", "sum", 5, Double),
+    START,
+    TIME,
+    POINT_COUNT,
+    POINT_SUM,
     many("bucketCounts", "bucket_counts", 6, Fixed),
     many("explicitBounds", "explicit_bounds", 7, Double),
-    many("exemplars", "exemplars", 8, Message(&EXEMPLAR)),
-    many("attributes", "attributes", 9, Message(&KEY_VALUE)),
-    one("flags", "flags", 10, Varint),
+    exemplars(8),
+    attributes(9),
+    flags(10),
 ];
 static EXPONENTIAL_POINT: [Field; 11] = [
-    many("attributes", "attributes", 1, Message(&KEY_VALUE)),
-    one("startTimeUnixNano", "start_time_unix_nano", 2, Fixed),
-    one("timeUnixNano", "time_unix_nano", 3, Fixed),
-    one("count", "count", 4, Fixed),
-    one("sum", "sum", 5, Double),
+    attributes(1),
+    START,
+    TIME,
+    POINT_COUNT,
+    POINT_SUM,
     one("scale", "scale", 6, ZigZag),
     one("zeroCount", "zero_count", 7, Fixed),
     one("positive", "positive", 8, Message(&BUCKETS)),
     one("negative", "negative", 9, Message(&BUCKETS)),
-    one("flags", "flags", 10, Varint),
-    many("exemplars", "exemplars", 11, Message(&EXEMPLAR)),
+    flags(10),
+    exemplars(11),
 ];
 static BUCKETS: [Field; 2] =
     [one("offset", "offset", 1, ZigZag), many("bucketCounts", "bucket_counts", 2, Varint)];
 static SUMMARY_POINT: [Field; 7] = [
-    one("startTimeUnixNano", "start_time_unix_nano", 2, Fixed),
-    one("timeUnixNano", "time_unix_nano", 3, Fixed),
-    one("count", "count", 4, Fixed),
-    one("sum", "sum", 5, Double),
+    START,
+    TIME,
+    POINT_COUNT,
+    POINT_SUM,
     many("quantileValues", "quantile_values", 6, Message(&QUANTILE)),
-    many("attributes", "attributes", 7, Message(&KEY_VALUE)),
-    one("flags", "flags", 8, Varint),
+    attributes(7),
+    flags(8),
 ];
 static QUANTILE: [Field; 2] = [one("quantile", "quantile", 1, Double), one("value", "value", 2, Double)];
 static EXEMPLAR: [Field; 6] = [

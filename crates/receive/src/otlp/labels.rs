@@ -93,6 +93,13 @@ impl LabelSet {
         }
     }
 
+    /// Writes names and values with their lengths: equal sets give equal bytes.
+    pub(super) fn write_key(&self, texts: &Texts<'_>, out: &mut Vec<u8>) {
+        for text in self.labels.iter().flat_map(|(name, value)| [name, value]) {
+            out.extend_from_slice(text.piece.bytes(texts.buf(*text)));
+        }
+    }
+
     /// Writes the section.
     pub(super) fn render(&self, texts: &Texts<'_>, sections: &mut Sections<'_>) -> Result<(), DecodeError> {
         for (name, value) in &self.labels {

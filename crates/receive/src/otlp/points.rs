@@ -11,9 +11,12 @@
 use chronolith_model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterReset};
 use chronolith_model::{Exemplar, Histogram, STALE_NAN, WriteHistogram};
 
+use super::delta::{Explicit, Exponential, Side};
 use super::labels::Text;
+use super::metric::Temporality;
 use super::native::{SCALE_MIN, ZERO_THRESHOLD, buckets, scaled};
-use super::translate::{Fault, Times, Translator};
+use super::series::Times;
+use super::translate::{Fault, Translator};
 use super::value::attribute;
 use crate::remote_write::{Cursor, DecodeError, EXEMPLAR_BYTES, HISTOGRAM_BYTES, WireType};
 
@@ -36,6 +39,11 @@ impl Point<'_> {
         Times { t: millis(self.time), start_t: millis(self.start) }
     }
 
+    /// Start and time in nanoseconds.
+    fn span(&self) -> (u64, u64) {
+        (self.start, self.time)
+    }
+
     fn is_stale(&self) -> bool {
         self.flags & NO_RECORDED_VALUE != 0
     }
@@ -56,6 +64,8 @@ struct Fields {
     attributes: u32,
     exemplars: u32,
     flags: u32,
+    /// Fields 4 and 5 are count and sum.
+    counts: bool,
 }
 
 impl<'a> Translator<'a> {
@@ -82,6 +92,12 @@ impl<'a> Translator<'a> {
             message.expect(wire_type, WireType::Fixed64)?;
             let nanos = message.fixed64()?;
             *(if field == 2 { &mut point.start } else { &mut point.time }) = nanos;
+        } else if fields.counts && matches!(field, 4 | 5) {
+            message.expect(wire_type, WireType::Fixed64)?;
+            match field {
+                4 => point.count = message.fixed64()?,
+                _ => point.sum = Some(message.double()?),
+            }
         } else {
             return Ok(false);
         }
@@ -94,8 +110,9 @@ impl<'a> Translator<'a> {
         mut message: Cursor<'a>,
         name: Text,
         exemplars: bool,
+        temporality: Temporality,
     ) -> Result<(), Fault> {
-        let fields = Fields { attributes: 7, exemplars: 5, flags: 8 };
+        let fields = Fields { attributes: 7, exemplars: 5, flags: 8, counts: false };
         let (mut point, mut v) = (Point::default(), 0.0);
         self.attributes.clear();
         while !message.is_empty() {
@@ -115,6 +132,14 @@ impl<'a> Translator<'a> {
         }
         self.note_time(point.time);
         self.set_point_labels()?;
+        if temporality == Temporality::AddedUp {
+            let (span, stale) = (point.span(), point.is_stale());
+            if let Some(total) =
+                self.added_up(name, stale, |totals, key, now| totals.number(key, span, v, now))?
+            {
+                (point.start, v) = total;
+            }
+        }
         self.push(name, point.times(), point.or_stale(v))?;
         if exemplars && !point.exemplars.is_empty() {
             let exemplars = self.exemplars(&point.exemplars)?;
@@ -125,20 +150,12 @@ impl<'a> Translator<'a> {
 
     pub(super) fn summary(&mut self, mut message: Cursor<'a>, name: Text) -> Result<(), Fault> {
         // No exemplars: a field number that no message has.
-        let fields = Fields { attributes: 7, exemplars: 0, flags: 8 };
-        let (mut point, mut sum, mut quantiles) = (Point::default(), 0.0, Vec::new());
+        let fields = Fields { attributes: 7, exemplars: 0, flags: 8, counts: true };
+        let (mut point, mut quantiles) = (Point::default(), Vec::new());
         self.attributes.clear();
         while !message.is_empty() {
             let key = message.key()?;
             match key {
-                (4, wire_type) => {
-                    message.expect(wire_type, WireType::Fixed64)?;
-                    point.count = message.fixed64()?;
-                }
-                (5, wire_type) => {
-                    message.expect(wire_type, WireType::Fixed64)?;
-                    sum = message.double()?;
-                }
                 (6, wire_type) => {
                     message.expect(wire_type, WireType::Len)?;
                     self.budget.charge(16)?;
@@ -152,7 +169,7 @@ impl<'a> Translator<'a> {
         self.set_point_labels()?;
         let at = point.times();
         let (sum_name, count_name) = (self.suffixed(name, "_sum")?, self.suffixed(name, "_count")?);
-        self.push(sum_name, at, point.or_stale(sum))?;
+        self.push(sum_name, at, point.or_stale(point.sum.unwrap_or(0.0)))?;
         self.push(count_name, at, point.or_stale(point.count as f64))?;
         for (quantile, v) in quantiles {
             let quantile = self.bound(quantile)?;
@@ -166,23 +183,15 @@ impl<'a> Translator<'a> {
         &mut self,
         mut message: Cursor<'a>,
         name: Text,
-        delta: bool,
+        temporality: Temporality,
     ) -> Result<(), Fault> {
-        let fields = Fields { attributes: 9, exemplars: 8, flags: 10 };
+        let fields = Fields { attributes: 9, exemplars: 8, flags: 10, counts: true };
         let mut point = Point::default();
         let (mut counts, mut bounds): (Vec<u64>, Vec<f64>) = (Vec::new(), Vec::new());
         self.attributes.clear();
         while !message.is_empty() {
             let key = message.key()?;
             match key {
-                (4, wire_type) => {
-                    message.expect(wire_type, WireType::Fixed64)?;
-                    point.count = message.fixed64()?;
-                }
-                (5, wire_type) => {
-                    message.expect(wire_type, WireType::Fixed64)?;
-                    point.sum = Some(message.double()?);
-                }
                 (6, wire_type) => self.fixed64s(&mut message, wire_type, |bits| counts.push(bits))?,
                 (7, wire_type) => {
                     self.fixed64s(&mut message, wire_type, |bits| bounds.push(f64::from_bits(bits)))?;
@@ -193,10 +202,19 @@ impl<'a> Translator<'a> {
         }
         self.note_time(point.time);
         self.set_point_labels()?;
+        if temporality == Temporality::AddedUp {
+            let (span, stale) = (point.span(), point.is_stale());
+            let own = Explicit { count: point.count, sum: point.sum, counts, bounds };
+            let total =
+                self.added_up(name, stale, |totals, key, now| totals.explicit(key, span, &own, now))?;
+            let (start, total) = total.unwrap_or((point.start, own));
+            point.start = start;
+            (point.count, point.sum, counts, bounds) = (total.count, total.sum, total.counts, total.bounds);
+        }
         let exemplars = self.exemplars(&point.exemplars)?;
         if self.settings.convert_histograms_to_nhcb {
             self.budget.charge(HISTOGRAM_BYTES + counts.len() * 16)?;
-            self.push_native(name, point.times(), custom(&point, &counts, bounds, delta))?;
+            self.push_native(name, point.times(), custom(&point, &counts, bounds, temporality))?;
             self.push_exemplars(exemplars);
             return Ok(());
         }
@@ -242,23 +260,18 @@ impl<'a> Translator<'a> {
         &mut self,
         mut message: Cursor<'a>,
         name: Text,
-        delta: bool,
+        temporality: Temporality,
     ) -> Result<(), Fault> {
-        let fields = Fields { attributes: 1, exemplars: 11, flags: 10 };
+        let fields = Fields { attributes: 1, exemplars: 11, flags: 10, counts: true };
         let (mut point, mut scale, mut zero_count) = (Point::default(), 0, 0);
-        let mut sides = [(0, Vec::new()), (0, Vec::new())];
+        let mut sides = [Side::default(), Side::default()];
         self.attributes.clear();
         while !message.is_empty() {
             let key = message.key()?;
             match key {
-                (4 | 7, wire_type) => {
+                (7, wire_type) => {
                     message.expect(wire_type, WireType::Fixed64)?;
-                    let n = message.fixed64()?;
-                    *(if key.0 == 4 { &mut point.count } else { &mut zero_count }) = n;
-                }
-                (5, wire_type) => {
-                    message.expect(wire_type, WireType::Fixed64)?;
-                    point.sum = Some(message.double()?);
+                    zero_count = message.fixed64()?;
                 }
                 (6, wire_type) => {
                     message.expect(wire_type, WireType::Varint)?;
@@ -277,13 +290,26 @@ impl<'a> Translator<'a> {
             return Err(Fault::Refused(format!("scale must be at least {SCALE_MIN}, was {scale}")));
         }
         self.set_point_labels()?;
+        if temporality == Temporality::AddedUp {
+            let (span, stale) = (point.span(), point.is_stale());
+            let own = Exponential { count: point.count, sum: point.sum, scale, zero_count, sides };
+            let total =
+                self.added_up(name, stale, |totals, key, now| totals.exponential(key, span, &own, now))?;
+            let (start, total) = total.unwrap_or((point.start, own));
+            point.start = start;
+            (point.count, point.sum) = (total.count, total.sum);
+            (scale, zero_count, sides) = (total.scale, total.zero_count, total.sides);
+        }
         let (schema, scale_down) = scaled(scale);
-        let [(positive_offset, positive), (negative_offset, negative)] = sides;
+        let [
+            Side { offset: positive_offset, counts: positive },
+            Side { offset: negative_offset, counts: negative },
+        ] = sides;
         self.budget.charge(HISTOGRAM_BYTES + (positive.len() + negative.len()) * 16)?;
         let (positive_spans, positive_buckets) = buckets(&positive, positive_offset, scale_down, true);
         let (negative_spans, negative_buckets) = buckets(&negative, negative_offset, scale_down, true);
         let histogram = Histogram {
-            counter_reset: reset_hint(delta),
+            counter_reset: reset_hint(temporality),
             schema,
             zero_threshold: ZERO_THRESHOLD,
             zero_count,
@@ -303,7 +329,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Offset and counts of one side of an exponential histogram.
-    fn side(&mut self, mut message: Cursor<'_>) -> Result<(i32, Vec<u64>), DecodeError> {
+    fn side(&mut self, mut message: Cursor<'_>) -> Result<Side, DecodeError> {
         let (mut offset, mut counts) = (0, Vec::new());
         while !message.is_empty() {
             match message.key()? {
@@ -326,7 +352,7 @@ impl<'a> Translator<'a> {
                 (field, wire_type) => message.skip(field, wire_type)?,
             }
         }
-        Ok((offset, counts))
+        Ok(Side { offset, counts })
     }
 
     /// A repeated number of eight bytes, packed or not.
@@ -370,8 +396,8 @@ fn quantile(mut message: Cursor<'_>) -> Result<(f64, f64), DecodeError> {
 }
 
 /// A delta's histogram is a gauge to everything that looks for counter resets.
-fn reset_hint(delta: bool) -> CounterReset {
-    if delta { CounterReset::Gauge } else { CounterReset::Unknown }
+fn reset_hint(temporality: Temporality) -> CounterReset {
+    if temporality == Temporality::Delta { CounterReset::Gauge } else { CounterReset::Unknown }
 }
 
 fn stale(schema: i32) -> Histogram {
@@ -379,14 +405,14 @@ fn stale(schema: i32) -> Histogram {
 }
 
 /// An explicit histogram as a native one with custom buckets.
-fn custom(point: &Point<'_>, counts: &[u64], bounds: Vec<f64>, delta: bool) -> WriteHistogram {
+fn custom(point: &Point<'_>, counts: &[u64], bounds: Vec<f64>, temporality: Temporality) -> WriteHistogram {
     if point.is_stale() {
         return WriteHistogram::Integer(Box::new(stale(CUSTOM_BUCKETS_SCHEMA)));
     }
     let empty = counts.iter().take_while(|c| **c == 0).count();
     let (positive_spans, positive_buckets) = buckets(&counts[empty..], empty as i32, 0, false);
     WriteHistogram::Integer(Box::new(Histogram {
-        counter_reset: reset_hint(delta),
+        counter_reset: reset_hint(temporality),
         schema: CUSTOM_BUCKETS_SCHEMA,
         count: point.count,
         sum: point.sum.unwrap_or(0.0),

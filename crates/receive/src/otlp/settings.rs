@@ -71,6 +71,9 @@ pub struct OtlpSettings {
     /// Delta points are stored as they come, with unknown kind (`--enable-feature=otlp-native-delta-ingestion`).
     #[serde(skip)]
     pub native_delta: bool,
+    /// They are added up and stored as cumulative ones (`--enable-feature=otlp-deltatocumulative`).
+    #[serde(skip)]
+    pub delta_to_cumulative: bool,
 }
 
 /// What a file holds: the settings, or a Prometheus configuration's section of that name.
@@ -95,6 +98,7 @@ impl Default for OtlpSettings {
             label_name_preserve_multiple_underscores: true,
             target_info: true,
             native_delta: false,
+            delta_to_cumulative: false,
         }
     }
 }
@@ -108,7 +112,8 @@ impl OtlpSettings {
         let file: File = load_yaml_file(path).map_err(|e| e.to_string())?;
         let (File::Below { otlp: mut settings } | File::Plain(mut settings)) = file;
         settings.promote_resource_attributes.extend(self.promote_resource_attributes);
-        (settings.target_info, settings.native_delta) = (self.target_info, self.native_delta);
+        settings.target_info = self.target_info;
+        (settings.native_delta, settings.delta_to_cumulative) = (self.native_delta, self.delta_to_cumulative);
         settings.check().map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(*settings)
     }
@@ -124,6 +129,11 @@ impl OtlpSettings {
         }
         if !self.promote_all_resource_attributes && !self.ignore_resource_attributes.is_empty() {
             return Err("ignore_resource_attributes needs promote_all_resource_attributes".to_owned());
+        }
+        if self.native_delta && self.delta_to_cumulative {
+            return Err(
+                "otlp-deltatocumulative and otlp-native-delta-ingestion exclude each other".to_owned()
+            );
         }
         let mut all = self.promote_resource_attributes.iter().chain(&self.ignore_resource_attributes);
         if all.any(|name| name.trim().is_empty()) {

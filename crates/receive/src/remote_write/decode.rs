@@ -1,16 +1,19 @@
 //! From a compressed body to a batch, whatever the format; and what the decoders have in common: the bound on memory, what
 //! can go wrong, what is counted.
 
+use std::time::Instant;
+
 use bytes::BytesMut;
-use chronolith_model::WriteBatch;
+use chronolith_model::{TenantId, WriteBatch};
 use chronolith_storeapi::WriteReport;
+use parking_lot::Mutex;
 
 use super::pool::{BatchPool, Scratch};
 use super::protocol::{Encoding, Format};
 use super::reply::Refusal;
 use super::wire::WireError;
 use super::{body, decode_v1, decode_v2};
-use crate::otlp::{self, OtlpSettings};
+use crate::otlp::{self, Deltas, OtlpSettings, Totals};
 
 /// A request that was read.
 #[derive(Debug)]
@@ -35,12 +38,15 @@ impl Format {
         body_len.saturating_add(columns).min(bytes_max)
     }
 
-    /// Decompresses and decodes into memory of the pool; `memory_max` is what [`Format::memory_max`] said.
+    /// Decompresses and decodes into memory of the pool; `memory_max` is what [`Format::memory_max`] said. Points of OTLP that
+    /// are deltas are added up in `totals`, if any.
     pub(super) fn decode(
         self,
         compressed: Compressed<'_>,
         memory_max: u64,
         otlp: &OtlpSettings,
+        tenant: &TenantId,
+        totals: Option<&Mutex<Totals>>,
         pool: &BatchPool,
     ) -> Result<Decoded, Refusal> {
         let mut slot = pool.take();
@@ -65,7 +71,9 @@ impl Format {
             let Scratch { body, symbols } = &mut scratch;
             let (rendered, builder) = (&mut slot.body, &mut slot.builder);
             if self == Format::V2 {
-                let read = decode_v2::decode(body, columns, pool.label_key(), symbols, rendered, builder)?;
+                let hearing = Some(pool.hearing(tenant));
+                let read =
+                    decode_v2::decode(body, columns, pool.label_key(), hearing, symbols, rendered, builder)?;
                 return Ok((read.stats, read.refused));
             }
             let protobuf = match self {
@@ -73,7 +81,8 @@ impl Format {
                 _ => None,
             };
             let message = protobuf.as_deref().unwrap_or(body);
-            let read = otlp::translate(message, otlp, columns, rendered, builder)?;
+            let deltas = totals.map(|totals| Deltas::new(totals, pool.label_key(), Instant::now()));
+            let read = otlp::translate(message, otlp, deltas, columns, rendered, builder)?;
             Ok((read.stats, read.refused))
         });
         pool.put_scratch(scratch);

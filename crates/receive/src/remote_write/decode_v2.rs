@@ -30,6 +30,7 @@ use chronolith_storeapi::{RejectKind, WriteRejection, WriteReport};
 use super::decode::{
     Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
 };
+use super::heard::Hearing;
 use super::label_table::{Label, LabelKey, LabelTable, NO_LABEL, Rendering};
 use super::sections::{Piece, Sections};
 use super::wire::{Cursor, WireError, WireType};
@@ -76,7 +77,7 @@ pub struct DecodedV2 {
 
 /// Reads an `io.prometheus.write.v2.Request` into `builder`, which is started over, and its labels into `rendered`;
 /// [`WriteBatchBuilder::finish_rendered`] is then given that buffer. Sections, should they be rendered, and columns each
-/// take at most `bytes_max`. `key` hashes labels.
+/// take at most `bytes_max`. `key` hashes labels. What `hearing` has heard of a metric before is left out.
 ///
 /// # Errors
 /// The builder's content is then of no use; start over.
@@ -84,6 +85,7 @@ pub fn decode(
     body: &[u8],
     bytes_max: usize,
     key: &LabelKey,
+    hearing: Option<Hearing<'_>>,
     symbols: &mut Symbols,
     rendered: &mut BytesMut,
     builder: &mut WriteBatchBuilder,
@@ -99,6 +101,7 @@ pub fn decode(
         symbols,
         labels,
         key,
+        hearing,
         name_symbol,
         sections_left: bytes_max as u64,
         sections: Sections::new(rendered, bytes_max),
@@ -169,6 +172,7 @@ struct Decoder<'a> {
     symbols: &'a mut [Symbol],
     labels: &'a mut LabelTable,
     key: &'a LabelKey,
+    hearing: Option<Hearing<'a>>,
     name_symbol: u32,
     /// What sections may still take if they are rendered.
     sections_left: u64,
@@ -435,11 +439,19 @@ impl Decoder<'_> {
         };
         symbol.said = Some(said);
         let name = symbol.piece.text(self.body);
-        let text = |reference: u32| {
-            let piece = self.symbols.get(reference as usize).map_or(&[][..], |s| s.piece.text(self.body));
-            std::str::from_utf8(piece).ok()
-        };
         self.out.stats.metadata += 1;
+        let bytes = |reference: u32| {
+            self.symbols.get(reference as usize).map_or(&[][..], |s| s.piece.text(self.body))
+        };
+        if let Some(hearing) = &self.hearing {
+            let hash = |reference: u32| self.key.hash(bytes(reference)) as u64;
+            let kind = u64::from(said.kind) << 1 | u64::from(native);
+            let says = hash(said.help) ^ hash(said.unit).rotate_left(23) ^ kind;
+            if hearing.is_known(self.key.hash(name), says) {
+                return Ok(());
+            }
+        }
+        let text = |reference: u32| std::str::from_utf8(bytes(reference)).ok();
         let (Ok(name), Some(help), Some(unit)) =
             (std::str::from_utf8(name), text(said.help), text(said.unit))
         else {

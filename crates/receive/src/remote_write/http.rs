@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -37,7 +37,7 @@ use super::replica::ReplicaHeader;
 use super::reply::{self, Refusal};
 use super::tenant::{Part, Route, Routed};
 use crate::limits::{Admitted, Limits, RequestLimits};
-use crate::otlp::OtlpSettings;
+use crate::otlp::{DeltaTotals, OtlpSettings};
 use crate::tenant::TenantIdentity;
 
 /// Settings of the handler.
@@ -96,6 +96,8 @@ pub struct RemoteWrite {
     options: RemoteWriteOptions,
     route: Route,
     pub(super) admission: Admission,
+    /// Of OTLP's deltas, where they are added up.
+    deltas: Option<DeltaTotals>,
     metrics: RemoteWriteMetrics,
     closed: AtomicBool,
 }
@@ -115,8 +117,9 @@ impl RemoteWrite {
             relabeling: options.relabeling.clone(),
             split_label: options.split_tenant_label.clone(),
         };
+        let deltas = options.otlp.delta_to_cumulative.then(|| DeltaTotals::new(registry));
         let closed = AtomicBool::new(false);
-        Arc::new(RemoteWrite { sink, pool, options, route, admission, metrics, closed })
+        Arc::new(RemoteWrite { sink, pool, options, route, admission, deltas, metrics, closed })
     }
 
     /// All paths.
@@ -234,7 +237,10 @@ impl RemoteWrite {
         let work = move || {
             // The share lives as long as the memory, also when the sender went away meanwhile.
             let body = Compressed { encoding, body: &compressed, len: body_len as usize };
-            let decoded = format.decode(body, memory_max, &handler.options.otlp, &handler.pool);
+            let totals = handler.deltas.as_ref().filter(|_| format.is_otlp());
+            let totals = totals.map(|totals| totals.of(&tenant, Instant::now()));
+            let (otlp, pool) = (&handler.options.otlp, &handler.pool);
+            let decoded = format.decode(body, memory_max, otlp, &tenant, totals.as_deref(), pool);
             let started = decoded.and_then(|decoded| handler.start(tenant, limits, way, format, decoded));
             drop((compressed, read_share, worker));
             (started, decode_share)

@@ -31,6 +31,14 @@ impl Default for LabelKey {
     }
 }
 
+impl LabelKey {
+    /// The keyed hash of these bytes.
+    #[inline]
+    pub(crate) fn hash(&self, bytes: &[u8]) -> u128 {
+        xxh3_128_with_secret(bytes, &self.0[..])
+    }
+}
+
 /// A label: its hash, the symbol of its name, and the next label of the same value.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
@@ -105,7 +113,7 @@ impl LabelTable {
         budget.charge(PAIR_BYTES)?;
         let start = sections.pos();
         sections.label(body, name, body, value)?;
-        let hash = xxh3_128_with_secret(sections.since(start), &key.0[..]);
+        let hash = key.hash(sections.since(start));
         let end = sections.pos();
         let len = end - start;
         self.pairs.push(Pair { hash, name: name_symbol, next: *first, len });

@@ -6,6 +6,7 @@ mod budget;
 mod decode;
 pub mod decode_v1;
 pub mod decode_v2;
+mod heard;
 mod histogram;
 mod http;
 mod label_table;
@@ -24,6 +25,7 @@ pub(crate) use decode::{
     Budget, EXEMPLAR_BYTES, HISTOGRAM_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
 };
 pub use decode::{DecodeError, DecodeStats};
+pub use heard::Hearing;
 pub use http::{RemoteWrite, RemoteWriteOptions};
 pub use label_table::LabelKey;
 pub use pool::{BatchPool, BatchSlot};

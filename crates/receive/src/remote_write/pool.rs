@@ -3,11 +3,14 @@
 //! A [`BatchSlot`] is taken for a request; its parts travel as a [`WriteBatch`] through the sink, and whoever is done with
 //! the batch puts it back. A batch that never comes back (an error on the way) only costs the next request an allocation.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
-use chronolith_model::{WriteBatch, WriteBatchBuilder};
+use chronolith_model::{TenantId, WriteBatch, WriteBatchBuilder};
 use parking_lot::Mutex;
 
 use super::decode_v2::Symbols;
+use super::heard::{Heard, Hearing};
 use super::label_table::LabelKey;
 
 /// Slots that are kept: as many requests are decoded at a time on machines we aim at.
@@ -42,6 +45,18 @@ pub struct BatchPool {
     slots: Mutex<Vec<BatchSlot>>,
     scratches: Mutex<Vec<Scratch>>,
     label_key: LabelKey,
+    heard: Heard,
+    started: Started,
+}
+
+/// When the pool was made.
+#[derive(Debug)]
+struct Started(Instant);
+
+impl Default for Started {
+    fn default() -> Self {
+        Started(Instant::now())
+    }
 }
 
 impl BatchPool {
@@ -64,6 +79,11 @@ impl BatchPool {
     /// What labels of remote write 2.0 are hashed with.
     pub(crate) fn label_key(&self) -> &LabelKey {
         &self.label_key
+    }
+
+    /// What a tenant has said of its metrics.
+    pub(crate) fn hearing(&self, tenant: &TenantId) -> Hearing<'_> {
+        self.heard.of(tenant, &self.label_key, self.started.0.elapsed().as_secs())
     }
 
     /// Memory to decode with, used before where possible.

@@ -1,8 +1,10 @@
 //! What becomes of requests, written in JSON: every kind of point, every setting, and what is refused.
 
-use chronolith_model::{WriteBatch, WriteHistogram, is_stale_nan};
+use chronolith_model::{MetricKind, WriteBatch, WriteHistogram, is_stale_nan};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+mod deltas;
 
 use super::*;
 use crate::otlp::{TranslationStrategy, to_protobuf};
@@ -11,7 +13,7 @@ const BYTES_MAX: usize = 8 << 20;
 
 fn decode(body: &[u8], settings: &OtlpSettings) -> Result<(WriteBatch, Translated), DecodeError> {
     let (mut builder, mut rendered) = (WriteBatchBuilder::default(), BytesMut::new());
-    let read = translate(body, settings, BYTES_MAX, &mut rendered, &mut builder)?;
+    let read = translate(body, settings, None, BYTES_MAX, &mut rendered, &mut builder)?;
     Ok((builder.finish_rendered(rendered.freeze()), read))
 }
 

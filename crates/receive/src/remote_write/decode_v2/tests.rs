@@ -85,7 +85,7 @@ fn decode_bytes(body: &[u8]) -> Result<(WriteBatch, DecodedV2), DecodeError> {
     let mut builder = WriteBatchBuilder::default();
     let (mut symbols, mut rendered) = (Symbols::default(), BytesMut::new());
     let key = LabelKey::default();
-    let read = decode(body, BYTES_MAX, &key, &mut symbols, &mut rendered, &mut builder)?;
+    let read = decode(body, BYTES_MAX, &key, None, &mut symbols, &mut rendered, &mut builder)?;
     let mut batch = builder.finish_rendered(rendered.freeze());
     check_keys(&batch);
     batch.render();
