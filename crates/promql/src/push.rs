@@ -13,9 +13,20 @@ use crate::parser::Span;
 use crate::queryable::Queryable;
 use crate::value::StepSamples;
 
-/// What a part says must be what the querier's own engine would say. To be raised with every change of the parser's spans, the
-/// plan, or a value: a store of another version is read as ever.
-pub const FOLD_VERSION: u32 = 1;
+/// What a part says must be what the querier's own engine would say, to the last bit and to the place of an annotation. Whatever
+/// changes that comes with a release, so this is the release's number; a store of another one is read as ever.
+pub const FOLD_VERSION: u32 = number(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000
+    + number(env!("CARGO_PKG_VERSION_MINOR")) * 1_000
+    + number(env!("CARGO_PKG_VERSION_PATCH"));
+
+const fn number(digits: &str) -> u32 {
+    let (digits, mut i, mut n) = (digits.as_bytes(), 0, 0);
+    while i < digits.len() {
+        n = n * 10 + (digits[i] - b'0') as u32;
+        i += 1;
+    }
+    n
+}
 
 /// One aggregation of a query, to be folded over the series of one store.
 #[derive(Clone, Debug)]
