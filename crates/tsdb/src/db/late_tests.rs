@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chronolith_chunk::Encoding;
+use chronolith_chunk::{Chunk, Encoding};
 use chronolith_model::histogram::Span;
 use chronolith_model::write::encode_labels;
 use chronolith_model::{
@@ -79,7 +79,30 @@ fn write(db: &Db, rows: &[(&str, i64, Said)]) -> WriteOutcome {
     db.write(&tenant(), &batch(rows))
 }
 
-/// What the head and the local blocks hold inside a range. Where both have a time, the block's sample came first.
+/// What chunks say inside a range, of equal times the first one.
+fn said(chunks: &[Chunk], range: TimeRange) -> BTreeMap<i64, Said> {
+    let mut samples = BTreeMap::new();
+    for chunk in chunks {
+        let mut all = chunk.iter().unwrap();
+        while let Some(sample) = all.next() {
+            let (t, value) = sample.unwrap();
+            let start_ts = all.start_ts();
+            assert!(chunk.mint <= t && t <= chunk.maxt);
+            let said = match value {
+                SampleValue::Float(v) => Said { histogram: false, n: v as i64, start_ts },
+                SampleValue::Histogram(h) => Said { histogram: true, n: h.count as i64, start_ts },
+                SampleValue::FloatHistogram(_) => panic!("none was written"),
+            };
+            if range.contains(t) {
+                samples.entry(t).or_insert(said);
+            }
+        }
+    }
+    samples
+}
+
+/// What the head and the local blocks hold inside a range; where both have a time, the block's sample came first. Whoever
+/// wants only the newest samples of the head gets the same ones, start timestamps and all.
 fn read(db: &Db, range: TimeRange) -> Model {
     let mut model = Model::new();
     for name in SERIES {
@@ -89,25 +112,12 @@ fn read(db: &Db, range: TimeRange) -> Model {
             chunks.extend(block.select(&matchers, range).unwrap().flat_map(|s| s.unwrap().1));
         }
         if let Some(head) = db.head(&tenant()) {
-            chunks.extend(head.select(&matchers, range, false).flat_map(|s| s.chunks));
+            let of_head: Vec<Chunk> = head.select(&matchers, range, false).flat_map(|s| s.chunks).collect();
+            let newest: Vec<Chunk> = head.select_newest(&matchers, range).flat_map(|s| s.chunks).collect();
+            assert_eq!(said(&newest, range).pop_last(), said(&of_head, range).pop_last());
+            chunks.extend(of_head);
         }
-        let samples = model.entry(name).or_default();
-        for chunk in &chunks {
-            let mut all = chunk.iter().unwrap();
-            while let Some(sample) = all.next() {
-                let (t, value) = sample.unwrap();
-                let start_ts = all.start_ts();
-                assert!(chunk.mint <= t && t <= chunk.maxt);
-                let said = match value {
-                    SampleValue::Float(v) => Said { histogram: false, n: v as i64, start_ts },
-                    SampleValue::Histogram(h) => Said { histogram: true, n: h.count as i64, start_ts },
-                    SampleValue::FloatHistogram(_) => panic!("none was written"),
-                };
-                if range.contains(t) {
-                    samples.entry(t).or_insert(said);
-                }
-            }
-        }
+        model.insert(name, said(&chunks, range));
     }
     model
 }
