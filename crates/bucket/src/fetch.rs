@@ -113,6 +113,7 @@ impl Fetcher {
             Discovery::Recursive => self.list_objects().await?,
             Discovery::Concurrent => self.list_root().await?,
         };
+        self.read_cached(&found).await;
         let mut result = FetchResult::default();
         let mut all = BTreeMap::new();
         // Owned items: closures over references make the future's `Send` undecidable for callers that spawn it.
@@ -162,6 +163,23 @@ impl Fetcher {
         Ok(found)
     }
 
+    /// Takes the metas that are not known from what an earlier run kept: all in one go, as thousands of tiny reads beside
+    /// each other would make a thread each.
+    async fn read_cached(&self, found: &BTreeMap<BlockId, Found>) {
+        let Some(dir) = self.options.cache_dir.clone() else { return };
+        let wanted: Vec<BlockId> = {
+            let known = self.known.lock();
+            found.iter().filter(|(id, f)| f.meta && !known.contains_key(id)).map(|(id, _)| *id).collect()
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        let read = move || Ok(wanted.into_iter().filter_map(|id| read_cached(&dir, id)).collect::<Vec<_>>());
+        // Whatever is wrong with the copies, the bucket has the originals.
+        let read = crate::upload::blocking(read).await.unwrap_or_default();
+        self.known.lock().extend(read.into_iter().map(|meta| (meta.ulid, Arc::new(meta))));
+    }
+
     async fn list_root(&self) -> Result<BTreeMap<BlockId, Found>> {
         let dirs = self.bucket.list_dirs("").await?;
         let found = |id: BlockId| {
@@ -177,10 +195,6 @@ impl Fetcher {
         }
         let key = layout::key(id, layout::META);
         let known = self.known.lock().get(&id).cloned();
-        let known = match (known, &self.options.cache_dir) {
-            (None, Some(dir)) => read_cached(dir, id).await,
-            (known, _) => known,
-        };
         if let Some(meta) = known {
             if self.options.discovery == Discovery::Recursive {
                 return MetaState::Read(meta);
@@ -241,11 +255,10 @@ fn cached_dir(dir: &Path, id: BlockId) -> PathBuf {
     dir.join("meta-syncer").join(id.to_string())
 }
 
-async fn read_cached(dir: &Path, id: BlockId) -> Option<Arc<BlockMeta>> {
+fn read_cached(dir: &Path, id: BlockId) -> Option<BlockMeta> {
     let file = cached_dir(dir, id).join(layout::META);
-    let json = tokio::fs::read(&file).await.ok()?;
-    // Whatever is wrong with the copy, the bucket has the original.
-    BlockMeta::parse(&file.to_string_lossy(), &json).ok().filter(|m| m.ulid == id).map(Arc::new)
+    let json = std::fs::read(&file).ok()?;
+    BlockMeta::parse(&file.to_string_lossy(), &json).ok().filter(|m| m.ulid == id)
 }
 
 async fn write_cached(dir: &Path, id: BlockId, json: Vec<u8>) -> Result<()> {

@@ -138,7 +138,15 @@ impl BucketStore {
         if s.config.lazy_header_download {
             return;
         }
-        let blocks: Vec<_> = self.snapshot().by_id.values().cloned().collect();
+        let snapshot = self.snapshot();
+        let unmade = snapshot.by_id.values().filter(|b| !b.header_source().is_made());
+        let mut blocks: Vec<_> = unmade.cloned().collect();
+        // After a restart most are there: one task for all of them, as one for each would make hundreds of threads.
+        let look = move || {
+            blocks.retain(|b| !b.header_source().look());
+            blocks
+        };
+        let Ok(blocks) = tokio::task::spawn_blocking(look).await else { return };
         futures::stream::iter(blocks)
             .for_each_concurrent(s.config.block_sync_concurrency.max(1), |block| async move {
                 if let Err(err) = block.header_source().prepare().await {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chronolith_model::BlockId;
@@ -22,6 +23,8 @@ pub struct HeaderSource {
     block: BlockId,
     path: PathBuf,
     index_bytes: Option<u64>,
+    /// The local file was there once: whoever looks at thousands of blocks every minute need not ask the disk again.
+    made: AtomicBool,
     open: Mutex<Option<Open>>,
 }
 
@@ -36,7 +39,14 @@ impl HeaderSource {
     /// where it is known.
     pub fn new(bucket: Bucket, block: BlockId, data_dir: &Path, index_bytes: Option<u64>) -> Self {
         let path = data_dir.join(block.to_string()).join(FILE);
-        HeaderSource { bucket, block, path, index_bytes, open: Mutex::new(None) }
+        HeaderSource {
+            bucket,
+            block,
+            path,
+            index_bytes,
+            made: AtomicBool::new(false),
+            open: Mutex::new(None),
+        }
     }
 
     /// The open header: as it is, or from the local file, or made from the bucket. Callers at the same time share one
@@ -57,6 +67,7 @@ impl HeaderSource {
                 self.open_local().await?
             }
         };
+        self.made.store(true, Ordering::Relaxed);
         let header = Arc::new(header);
         *open = Some(Open { header: header.clone(), used: Instant::now() });
         Ok(header)
@@ -67,12 +78,26 @@ impl HeaderSource {
         blocking(move || IndexHeader::open(&path, block)).await
     }
 
+    /// True when the local file is known to have been there. Should somebody have removed it, [`HeaderSource::get`] makes it
+    /// again.
+    pub fn is_made(&self) -> bool {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the local file is there, on the calling thread.
+    pub fn look(&self) -> bool {
+        let made = self.path.exists();
+        self.made.store(made, Ordering::Relaxed);
+        made
+    }
+
     /// Makes the local file if it is not there, without keeping it open.
     pub async fn prepare(&self) -> Result<()> {
         let open = self.open.lock().await;
         if open.is_none() && !tokio::fs::try_exists(&self.path).await.unwrap_or(false) {
             build(&self.bucket, self.block, self.index_bytes, &self.path).await?;
         }
+        self.made.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -97,6 +122,7 @@ impl HeaderSource {
     /// holds the header keeps its mapping.
     pub async fn remove(&self) -> Result<()> {
         *self.open.lock().await = None;
+        self.made.store(false, Ordering::Relaxed);
         let path = self.path.clone();
         blocking(move || remove_local(&path)).await
     }
