@@ -10,8 +10,9 @@ use std::path::Path;
 
 use chronolith_model::{BlockId, Labels, Resolution, TimeRange};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::unknown::UnknownKeys;
 use crate::{Error, Result};
 
 /// Name of the file.
@@ -44,7 +45,7 @@ pub struct BlockMeta {
     pub thanos: Option<ThanosMeta>,
     /// Keys unknown to this build.
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub unknown: UnknownKeys,
 }
 
 /// Sizes of a block.
@@ -71,7 +72,7 @@ pub struct BlockStats {
     pub num_tombstones: u64,
     /// Keys unknown to this build.
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub unknown: UnknownKeys,
 }
 
 /// How a block came to be.
@@ -97,7 +98,7 @@ pub struct Compaction {
     pub hints: Vec<String>,
     /// Keys unknown to this build.
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub unknown: UnknownKeys,
 }
 
 /// All samples of the block came out of order.
@@ -144,7 +145,7 @@ pub struct ThanosMeta {
     pub upload_time: Option<String>,
     /// Keys unknown to this build, and those it only carries along (`rewrites`, `extensions`).
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub unknown: UnknownKeys,
 }
 
 impl ThanosMeta {
@@ -182,7 +183,7 @@ pub struct BlockFile {
     pub hash: Option<Value>,
     /// Keys unknown to this build.
     #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+    pub unknown: UnknownKeys,
 }
 
 /// Largest pieces of a block; 0 means unknown.
@@ -214,7 +215,7 @@ impl BlockMeta {
             compaction: Compaction::default(),
             version: VERSION,
             thanos: None,
-            unknown: Map::new(),
+            unknown: UnknownKeys::default(),
         }
     }
 
@@ -223,7 +224,10 @@ impl BlockMeta {
         let corrupt = |e: serde_json::Error| {
             Error::corrupt(file, line_offset(json, e.line(), e.column()), format!("meta.json: {e}"))
         };
-        let meta: BlockMeta = serde_json::from_slice(json).map_err(corrupt)?;
+        let mut meta: BlockMeta = serde_json::from_slice(json).map_err(corrupt)?;
+        if let Some(thanos) = &mut meta.thanos {
+            thanos.files.shrink_to_fit();
+        }
         let unsupported = |what: String| Err(Error::Unsupported { file: file.to_owned(), what });
         if meta.version != VERSION {
             return unsupported(format!("meta.json version {} is unknown, only 1 is read", meta.version));

@@ -15,6 +15,7 @@ mod recode;
 mod segment;
 mod select;
 mod tombstones;
+mod unknown;
 mod verify;
 mod writer;
 
@@ -30,6 +31,7 @@ pub(crate) use recode::{AnySample, decode as decode_samples, encode_samples, mer
 pub use segment::{SEGMENT_BYTES_MAX, chunk_entry_bytes, parse_chunk, segment_name};
 pub use select::Select;
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};
+pub use unknown::UnknownKeys;
 pub use verify::{VerifyReport, verify};
 pub(crate) use writer::BlockDraft;
 pub use writer::{BlockParts, BlockWriter, BlockWriterOptions};
