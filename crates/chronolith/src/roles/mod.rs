@@ -15,7 +15,11 @@ use crate::cli::{Command, Role};
 
 /// Runs a role until it ends.
 pub(crate) fn run(command: Command) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(crate::allocator::on_idle)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => return Exit::Failure(format!("no runtime: {e}")),
     };
