@@ -36,6 +36,7 @@ use super::protocol::{self, Encoding, Endpoint, Format};
 use super::replica::ReplicaHeader;
 use super::reply::{self, Refusal};
 use super::tenant::{Part, Route, Routed};
+use super::threads::WorkThreads;
 use crate::limits::{Admitted, Limits, RequestLimits};
 use crate::otlp::{DeltaTotals, OtlpSettings};
 use crate::tenant::TenantIdentity;
@@ -96,6 +97,7 @@ pub struct RemoteWrite {
     options: RemoteWriteOptions,
     route: Route,
     pub(super) admission: Admission,
+    threads: WorkThreads,
     /// Of OTLP's deltas, where they are added up.
     deltas: Option<DeltaTotals>,
     metrics: RemoteWriteMetrics,
@@ -119,7 +121,17 @@ impl RemoteWrite {
         };
         let deltas = options.otlp.delta_to_cumulative.then(|| DeltaTotals::new(registry));
         let closed = AtomicBool::new(false);
-        Arc::new(RemoteWrite { sink, pool, options, route, admission, deltas, metrics, closed })
+        Arc::new(RemoteWrite {
+            sink,
+            pool,
+            options,
+            route,
+            admission,
+            threads: WorkThreads::default(),
+            deltas,
+            metrics,
+            closed,
+        })
     }
 
     /// All paths.
@@ -245,8 +257,7 @@ impl RemoteWrite {
             drop((compressed, read_share, worker));
             (started, decode_share)
         };
-        let (started, _share) =
-            tokio::task::spawn_blocking(work).await.map_err(|e| Refusal::Internal(e.to_string()))?;
+        let (started, _share) = self.threads.run(work).await.map_err(Refusal::Internal)?;
         let Started { mut done, write } = started?;
         if let Some(write) = write {
             done.report.merge(write.await.map_err(Refusal::Sink)?);

@@ -19,6 +19,7 @@ mod reply;
 mod sample;
 mod sections;
 mod tenant;
+mod threads;
 pub mod wire;
 
 pub(crate) use decode::{
