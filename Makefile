@@ -29,6 +29,7 @@ fuzz:
 gen:
 	cargo xtask gen
 
-## The fault tests of tests/promises for an hour, a million series, a day of churn: what is too long for every change
+## What is too long for every change: the fault tests of tests/promises for an hour, a million series (ingest, restart, stalls), a
+## day of churn, ten thousand tenants. Parts and sizes: make soak SOAK="churn tenants --churn-hours=12"
 soak:
-	cargo xtask soak
+	cargo xtask soak $(SOAK)

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo xtask check | test | bench | differential | clients | cluster | soak [FACTOR] | fuzz [TARGET] [SECONDS] | gen [--check]";
+const USAGE: &str = "usage: cargo xtask check | test | bench | differential | clients | cluster | soak [PART …] [OPTION …] | fuzz [TARGET] [SECONDS] | gen [--check]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -25,8 +25,7 @@ fn main() -> ExitCode {
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["differential", rest @ ..] => differential(rest),
         ["cluster"] => cluster(),
-        ["soak"] => soak::soak(None),
-        ["soak", factor] => soak::soak(Some(factor)),
+        ["soak", rest @ ..] => soak::soak(rest),
         ["gen"] => gen_docs::write(),
         ["gen", "--check"] => gen_docs::compare(),
         _ => {
