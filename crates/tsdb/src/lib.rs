@@ -12,7 +12,6 @@ pub mod head;
 pub mod index;
 pub mod merge;
 mod mmap;
-mod paced;
 pub mod postings;
 mod snapshot;
 pub mod wal;

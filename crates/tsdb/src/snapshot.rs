@@ -49,7 +49,6 @@ use crate::head::{
     Shard, encode_late,
 };
 use crate::mmap::map_file;
-use crate::paced::PacedFile;
 use crate::wal::{
     FRAME_HEADER_BYTES, FrameReader, Heads, frame_begin, frame_end, put_exemplar_value, put_labels,
     put_metadata_entry, put_sample, put_uvarint, segment_header, sync_dir, take_exemplar_value, take_labels,
@@ -102,7 +101,7 @@ pub(crate) fn prune(dir: &Path) -> std::io::Result<Option<u64>> {
 }
 
 struct Writer {
-    out: BufWriter<PacedFile>,
+    out: BufWriter<File>,
     frame: Vec<u8>,
     frames: u64,
 }
@@ -129,8 +128,8 @@ pub(crate) fn write<'a>(
     heads: impl Iterator<Item = (&'a TenantId, &'a Head)>,
 ) -> std::io::Result<()> {
     let tmp = dir.join(format!("{id:08}.tmp"));
-    let file = PacedFile::new(File::create(&tmp)?, true);
-    let mut w = Writer { out: BufWriter::with_capacity(1 << 20, file), frame: Vec::new(), frames: 0 };
+    let mut w =
+        Writer { out: BufWriter::with_capacity(1 << 20, File::create(&tmp)?), frame: Vec::new(), frames: 0 };
     w.out.write_all(&segment_header(id))?;
     for (tenant, head) in heads {
         let number = u64::from(head.number);
@@ -153,7 +152,7 @@ pub(crate) fn write<'a>(
         put_uvarint(out, frames);
     })?;
     let file = w.out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    file.finish()?;
+    file.sync_all()?;
     fs::rename(&tmp, path(dir, id))?;
     sync_dir(dir)
 }

@@ -15,7 +15,6 @@ use chronolith_chunk::{Chunk, Encoding};
 use super::sync_dir;
 use crate::cursor::{Cursor, put_uvarint};
 use crate::index::ChunkMeta;
-use crate::paced::PacedFile;
 use crate::{Error, Result, crc32c, map_file};
 
 /// First four bytes of a segment.
@@ -37,7 +36,7 @@ pub(crate) struct SegmentWriter {
     dir: PathBuf,
     bytes_max: u64,
     sync: bool,
-    file: Option<BufWriter<PacedFile>>,
+    file: Option<BufWriter<File>>,
     path: PathBuf,
     /// Number of the current segment, from 1; 0 before the first.
     number: u64,
@@ -135,7 +134,7 @@ impl SegmentWriter {
         self.number += 1;
         self.path = self.dir.join(segment_name(self.number));
         let file = File::create_new(&self.path).map_err(Error::io("create", &self.path))?;
-        let mut file = BufWriter::with_capacity(BUFFER_BYTES, PacedFile::new(file, self.sync));
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let mut header = [0; HEADER_BYTES];
         header[..4].copy_from_slice(&MAGIC.to_be_bytes());
         header[4] = VERSION;
@@ -148,7 +147,9 @@ impl SegmentWriter {
     fn close(&mut self) -> Result<()> {
         if let Some(file) = self.file.take() {
             let file = file.into_inner().map_err(|e| Error::io("write", &self.path)(e.into_error()))?;
-            file.finish().map_err(Error::io("sync", &self.path))?;
+            if self.sync {
+                file.sync_all().map_err(Error::io("sync", &self.path))?;
+            }
         }
         Ok(())
     }
