@@ -18,6 +18,9 @@ pub struct SampleColumns {
     pub histograms: Vec<Option<Arc<FloatHistogram>>>,
     /// Start timestamps; empty unless one is known; else as long as `ts`, 0 where unknown.
     pub start_ts: Vec<i64>,
+    /// Of sums of downsampled data: how many raw samples each is of. Empty where every sample stands for itself; else as long as
+    /// `ts`. Chunks must not be decoded into columns with counts.
+    pub counts: Vec<f64>,
 }
 
 impl SampleColumns {
@@ -67,6 +70,9 @@ impl SampleColumns {
         if !self.start_ts.is_empty() {
             self.start_ts.push(0);
         }
+        if !self.counts.is_empty() {
+            self.counts.push(1.0);
+        }
     }
 
     /// Appends a histogram sample.
@@ -79,6 +85,9 @@ impl SampleColumns {
         self.histograms.push(Some(h));
         if !self.start_ts.is_empty() {
             self.start_ts.push(0);
+        }
+        if !self.counts.is_empty() {
+            self.counts.push(1.0);
         }
     }
 
@@ -93,6 +102,14 @@ impl SampleColumns {
         }
     }
 
+    /// Makes the last sample the sum of so many.
+    pub fn set_last_count(&mut self, count: f64) {
+        self.counts.resize(self.ts.len(), 1.0);
+        if let Some(last) = self.counts.last_mut() {
+            *last = count;
+        }
+    }
+
     /// Appends sample `i` of `other`.
     #[inline]
     pub fn push_from(&mut self, other: &SampleColumns, i: usize) {
@@ -102,6 +119,9 @@ impl SampleColumns {
         }
         if let Some(&st) = other.start_ts.get(i) {
             self.set_last_start_ts(st);
+        }
+        if let Some(&count) = other.counts.get(i) {
+            self.set_last_count(count);
         }
     }
 
@@ -122,6 +142,12 @@ impl SampleColumns {
         } else if !self.start_ts.is_empty() {
             self.start_ts.resize(self.ts.len(), 0);
         }
+        if !other.counts.is_empty() && from < to {
+            self.counts.resize(before, 1.0);
+            self.counts.extend_from_slice(&other.counts[from..to]);
+        } else if !self.counts.is_empty() {
+            self.counts.resize(self.ts.len(), 1.0);
+        }
     }
 
     /// Keeps the first `len` samples.
@@ -130,6 +156,7 @@ impl SampleColumns {
         self.values.truncate(len);
         self.histograms.truncate(len);
         self.start_ts.truncate(len);
+        self.counts.truncate(len);
     }
 
     /// Removes all samples, keeps the memory.

@@ -169,6 +169,8 @@ pub struct QueryContext {
     pub step_stats: bool,
     /// Wait for a turn before the query computes, and give it away to others now and then.
     pub takes_turns: bool,
+    /// Storage may answer with downsampled data, of which each function reads what is meant for it.
+    pub downsampled: bool,
     /// What the query holds, and may hold.
     pub memory: Arc<QueryMemory>,
     cancelled: Arc<AtomicBool>,

@@ -9,6 +9,8 @@ use chronolith_storeapi::{AggrChunk, Aggregate, AggregateSet, DownsampledChunk};
 pub(crate) enum View {
     /// Sum by count.
     Average,
+    /// Sums, each with its count, for what adds both up over a range.
+    Sums,
     /// One aggregate as it is.
     One(Aggregate),
     /// The counter aggregate with its resets put together over chunk borders.
@@ -16,15 +18,18 @@ pub(crate) enum View {
 }
 
 impl View {
-    /// The view for the function or aggregation around a selector, as Thanos chooses it.
-    pub(crate) fn for_function(func: Option<&str>) -> Self {
+    /// The view for the function or aggregation around a selector: as Thanos chooses it, but that averages and counts over a range
+    /// are those of the raw samples, and that a function around a subquery (`range_ms` is 0) looks at the values of its steps.
+    pub(crate) fn for_function(func: Option<&str>, range_ms: i64) -> Self {
+        let over_range = range_ms > 0;
         match func.unwrap_or("") {
-            "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => View::Counter,
-            f if f == "min" || f.starts_with("min_") => View::One(Aggregate::Min),
-            f if f == "max" || f.starts_with("max_") => View::One(Aggregate::Max),
-            f if f == "count" || f.starts_with("count_") => View::One(Aggregate::Count),
-            // `sum` itself wants the samples' own values, which the average is nearest to.
-            f if f.starts_with("sum_") => View::One(Aggregate::Sum),
+            "increase" | "rate" | "irate" | "resets" => View::Counter,
+            "min" | "min_over_time" | "ts_of_min_over_time" => View::One(Aggregate::Min),
+            "max" | "max_over_time" | "ts_of_max_over_time" => View::One(Aggregate::Max),
+            "avg_over_time" | "count_over_time" if over_range => View::Sums,
+            "sum_over_time" if over_range => View::One(Aggregate::Sum),
+            // These look at what is there, not at its value.
+            "count" | "group" | "present_over_time" | "absent_over_time" => View::One(Aggregate::Count),
             _ => View::Average,
         }
     }
@@ -32,7 +37,7 @@ impl View {
     /// The aggregates to ask for.
     pub(crate) fn aggregates(self) -> AggregateSet {
         match self {
-            View::Average => AggregateSet::AVERAGE,
+            View::Average | View::Sums => AggregateSet::AVERAGE,
             View::One(aggregate) => AggregateSet::RAW.with(aggregate),
             View::Counter => AggregateSet::RAW.with(Aggregate::Counter),
         }
@@ -44,7 +49,7 @@ pub(crate) fn is_counter_function(func: Option<&str>) -> bool {
     matches!(func, Some("increase" | "rate" | "irate" | "resets"))
 }
 
-/// The coarsest resolution that will do: functions over a range need at least two points in it.
+/// The coarsest resolution that will do: a function over a range needs a sample in it, one that compares samples needs two.
 pub(crate) fn max_resolution_ms(requested_ms: i64, range_ms: i64, func: Option<&str>) -> i64 {
     match func {
         Some(
@@ -55,9 +60,11 @@ pub(crate) fn max_resolution_ms(requested_ms: i64, range_ms: i64, func: Option<&
             | "idelta"
             | "deriv"
             | "predict_linear"
-            | "holt_winters"
+            | "changes"
+            | "resets"
             | "double_exponential_smoothing",
         ) => requested_ms.min(range_ms / 2),
+        Some(_) if range_ms > 0 => requested_ms.min(range_ms),
         _ => requested_ms,
     }
 }
@@ -73,7 +80,12 @@ pub(crate) fn decode(
     let mut counter = (downsampled && view == View::Counter).then(CounterTotals::default);
     for chunk in chunks {
         match (chunk, &mut counter) {
-            (AggrChunk::Raw(chunk), None) => chunk.decode_into(range, out)?,
+            (AggrChunk::Raw(chunk), None) if out.counts.is_empty() => chunk.decode_into(range, out)?,
+            (AggrChunk::Raw(chunk), None) => {
+                let mut samples = SampleColumns::default();
+                chunk.decode_into(range, &mut samples)?;
+                out.extend_from(&samples, 0, samples.len());
+            }
             (AggrChunk::Raw(chunk), Some(counter)) => {
                 let mut samples = SampleColumns::default();
                 chunk.decode_into(TimeRange::ALL, &mut samples)?;
@@ -106,7 +118,7 @@ fn decode_downsampled(
         }
     };
     match view {
-        View::Average => {
+        View::Average | View::Sums => {
             let (counts, sums) = (read(Aggregate::Count)?, read(Aggregate::Sum)?);
             let mut j = 0;
             for (i, t) in counts.ts.iter().enumerate() {
@@ -114,7 +126,12 @@ fn decode_downsampled(
                     j += 1;
                 }
                 if j < sums.len() && sums.ts[j] == *t {
-                    push_average(&counts, i, &sums, j, out);
+                    if view == View::Sums {
+                        out.push_from(&sums, j);
+                        out.set_last_count(counts.values[i]);
+                    } else {
+                        push_average(&counts, i, &sums, j, out);
+                    }
                 }
             }
         }
@@ -133,14 +150,7 @@ fn push_average(counts: &SampleColumns, i: usize, sums: &SampleColumns, j: usize
         None => out.push_float(t, sums.values[j] / count),
         Some(sum) => {
             let mut average = (**sum).clone();
-            average.count /= count;
-            average.sum /= count;
-            average.zero_count /= count;
-            average
-                .positive_buckets
-                .iter_mut()
-                .chain(&mut average.negative_buckets)
-                .for_each(|b| *b /= count);
+            average.div(count);
             out.push_histogram(t, average.into());
         }
     }
@@ -190,20 +200,38 @@ mod tests {
     #[test]
     fn functions_choose_their_aggregates() {
         let cases = [
-            (None, View::Average),
-            (Some("sum"), View::Average),
-            (Some("sum_over_time"), View::One(Aggregate::Sum)),
-            (Some("min"), View::One(Aggregate::Min)),
-            (Some("max_over_time"), View::One(Aggregate::Max)),
-            (Some("count"), View::One(Aggregate::Count)),
-            (Some("rate"), View::Counter),
-            (Some("delta"), View::Average),
+            (None, 0, View::Average),
+            (Some("sum"), 0, View::Average),
+            (Some("sum_over_time"), 1, View::One(Aggregate::Sum)),
+            (Some("sum_over_time"), 0, View::Average),
+            (Some("avg_over_time"), 1, View::Sums),
+            (Some("count_over_time"), 1, View::Sums),
+            (Some("min"), 0, View::One(Aggregate::Min)),
+            (Some("max_over_time"), 1, View::One(Aggregate::Max)),
+            (Some("count"), 0, View::One(Aggregate::Count)),
+            (Some("count_values"), 0, View::Average),
+            (Some("rate"), 1, View::Counter),
+            (Some("delta"), 1, View::Average),
         ];
-        for (func, view) in cases {
-            assert_eq!(View::for_function(func), view, "{func:?}");
+        for (func, range_ms, view) in cases {
+            assert_eq!(View::for_function(func, range_ms), view, "{func:?}");
         }
         assert_eq!(max_resolution_ms(3_600_000, 600_000, Some("rate")), 300_000);
-        assert_eq!(max_resolution_ms(3_600_000, 600_000, Some("avg_over_time")), 3_600_000);
+        assert_eq!(max_resolution_ms(3_600_000, 600_000, Some("avg_over_time")), 600_000);
+        assert_eq!(max_resolution_ms(3_600_000, 0, Some("sum")), 3_600_000);
+    }
+
+    #[test]
+    fn sums_keep_their_counts_among_raw_samples() {
+        let raw = |t: i64| AggrChunk::Raw(encode_floats(&[t], &[4.0]).remove(0));
+        let sums = downsampled(&[
+            (Aggregate::Count, &[(10, 2.0), (20, 4.0)]),
+            (Aggregate::Sum, &[(10, 5.0), (20, 6.0)]),
+        ]);
+        let mut out = SampleColumns::default();
+        decode(&[raw(1), sums, raw(30)], View::Sums, TimeRange::ALL, &mut out).unwrap();
+        assert_eq!(out.values, [4.0, 5.0, 6.0, 4.0]);
+        assert_eq!(out.counts, [1.0, 2.0, 4.0, 1.0]);
     }
 
     #[test]

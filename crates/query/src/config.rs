@@ -46,6 +46,10 @@ pub struct Config {
     pub partial_response: PartialResponse,
     /// `--query.auto-downsampling`.
     pub auto_downsampling: bool,
+    /// `--query.instant.default.max_source_resolution`; 0 is raw only.
+    pub instant_max_source_resolution_ms: i64,
+    /// `--query.dynamic-lookback-delta`.
+    pub dynamic_lookback: bool,
     /// `--query.timeout`.
     pub timeout: Duration,
     /// Queue, memory, logs.
@@ -93,6 +97,8 @@ impl Default for Config {
             replica_labels: Vec::new(),
             partial_response: PartialResponse::Warn,
             auto_downsampling: false,
+            instant_max_source_resolution_ms: 0,
+            dynamic_lookback: true,
             timeout: Duration::from_secs(120),
             admission: AdmissionConfig::default(),
             features: Features::default(),

@@ -115,7 +115,8 @@ impl Fold for StoreEngine {
             None => StoreQueryable::new(Arc::clone(&self.store), options, self.runtime.clone()),
         };
         let cx = QueryContext::new().taking_turns().with_memory(QueryMemory::new(call.memory_max, None));
-        let cx = cx.with_deadline(Instant::now() + call.timeout);
+        let mut cx = cx.with_deadline(Instant::now() + call.timeout);
+        cx.downsampled = max_resolution_ms > 0;
         let _guard = CancelOnDrop(cx.clone());
         let folded = tokio::task::spawn_blocking(move || Engine::fold(&queryable, &fold, &cx)).await;
         let folded = folded.map_err(|e| StoreError::internal("folding panicked").with_source(e))?;

@@ -86,7 +86,7 @@ impl StoreQueryable {
         series.shard = self.options.shard.clone();
         series.max_resolution_ms = resolution_ms;
         if resolution_ms > 0 {
-            series.aggregates = View::for_function(func).aggregates();
+            series.aggregates = View::for_function(func, hints.range_ms).aggregates();
         }
         // Which replica counts depends on the samples before.
         series.newest_only = hints.newest_only && !self.removes_replicas();
@@ -143,7 +143,7 @@ impl Queryable for StoreQueryable {
             warnings: Vec::new(),
             shape: Shape {
                 range: request.range,
-                view: View::for_function(func),
+                view: View::for_function(func, request.hints.range_ms),
                 penalty: self.removes_replicas(),
                 counter: is_counter_function(func),
             },
@@ -316,6 +316,9 @@ impl Shape {
             }
             if replicas.len() == 1 {
                 out = replicas.swap_remove(0);
+            } else if self.penalty && !raw {
+                // The windows of all replicas end together, those of the last samples of a chunk nearly so.
+                chronolith_dedup::penalty::dedup(&replicas, self.counter, &mut out);
             } else if self.penalty {
                 chronolith_dedup::replicas::dedup(&replicas, self.counter, &mut out);
             } else {

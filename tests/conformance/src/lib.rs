@@ -14,3 +14,4 @@ mod select;
 
 pub use blocks::{BlockStorage, Way};
 pub use head::HeadStorage;
+pub use select::queryable_with;

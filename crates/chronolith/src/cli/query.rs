@@ -152,6 +152,17 @@ pub(crate) struct EvaluationArgs {
     /// Choose the resolution of downsampled data by the step.
     #[arg(long = "query.auto-downsampling", help_heading = "Query")]
     auto_downsampling: bool,
+    /// The coarsest resolution of downsampled data that instant queries read which name none; 0s is raw data only.
+    #[arg(
+        long = "query.instant.default.max_source_resolution",
+        default_value = "0s",
+        value_name = "DURATION",
+        help_heading = "Query"
+    )]
+    instant_max_source_resolution: DurationMs,
+    /// Look back further than `--query.lookback-delta` where downsampled data may answer, whose samples are further apart.
+    #[arg(long = "query.dynamic-lookback-delta", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Query")]
+    dynamic_lookback: bool,
     /// Longest that a query may run.
     #[arg(long = "query.timeout", default_value = "2m", value_name = "DURATION", help_heading = "Query")]
     timeout: DurationMs,
@@ -318,6 +329,8 @@ impl EvaluationArgs {
             replica_labels: self.replica_labels.clone(),
             partial_response: partial,
             auto_downsampling: self.auto_downsampling,
+            instant_max_source_resolution_ms: self.instant_max_source_resolution.0,
+            dynamic_lookback: self.dynamic_lookback,
             timeout: duration(self.timeout),
             admission: AdmissionConfig {
                 concurrency_max: self.concurrency_max,

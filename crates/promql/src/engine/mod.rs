@@ -125,6 +125,7 @@ impl Engine {
             step_ms,
             lookback_ms: cx.lookback_ms.filter(|l| *l > 0).unwrap_or(self.options.lookback_ms),
             subquery_step_ms: self.options.subquery_step_ms,
+            by_function: cx.downsampled,
         };
         Plan::new(ast, times)
     }

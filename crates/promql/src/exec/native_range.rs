@@ -82,7 +82,14 @@ impl<'a> Exec<'a> {
             }
             Irate | Idelta => instant(w, range.id == Irate, &mut about),
             SumOverTime => sum(w, &mut about),
-            AvgOverTime => mean(w, &mut about),
+            AvgOverTime if w.hc.is_empty() => mean(w, &mut about),
+            AvgOverTime => match sum(w, &mut about) {
+                Point::Histogram(mut sum) => {
+                    Arc::make_mut(&mut sum).div(w.raw_count());
+                    Point::Histogram(sum)
+                }
+                nothing => nothing,
+            },
             FirstOverTime => match (w.ft.first(), w.ht.first()) {
                 (Some(f), Some(h)) if f < h => Point::Float(w.fv[0]),
                 (Some(_), None) => Point::Float(w.fv[0]),

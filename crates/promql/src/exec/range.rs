@@ -251,11 +251,13 @@ impl<'a> Exec<'a> {
                             set(step, rate::extrapolated(w, resets, samples, kind, width).into());
                         })
                     }
-                    FunctionId::CountOverTime => each!(|w| Some((w.fv.len() + w.ht.len()) as f64)),
+                    FunctionId::CountOverTime => each!(|w| Some(w.raw_count())),
                     FunctionId::PresentOverTime | FunctionId::AbsentOverTime => each!(|_w| Some(1.0)),
                     _ => {
                         // Only `resets` looks at start timestamps.
-                        let slides = plain && (samples.fst.is_empty() || range.id != FunctionId::Resets);
+                        let slides = plain
+                            && !samples.are_sums()
+                            && (samples.fst.is_empty() || range.id != FunctionId::Resets);
                         let annotations = &mut self.annotations;
                         let slid = slides
                             && slide(range, &samples, grid, &mut counts, annotations, |step, v| {
@@ -329,7 +331,8 @@ impl<'a> Exec<'a> {
             }
             Idelta => rate::instant(w, false).into(),
             SumOverTime => Point::Float(kahan::kahan_sum(w.fv)),
-            AvgOverTime => Point::Float(kahan::kahan_mean(w.fv)),
+            AvgOverTime if w.fc.is_empty() => Point::Float(kahan::kahan_mean(w.fv)),
+            AvgOverTime => Point::Float(kahan::kahan_sum(w.fv) / w.raw_count()),
             MaxOverTime => Point::Float(over_time::best(w, |v, best| v > best).0),
             MinOverTime => Point::Float(over_time::best(w, |v, best| v < best).0),
             TsOfMaxOverTime => Point::Float(over_time::best(w, |v, best| v >= best).1 as f64 / 1000.0),

@@ -24,6 +24,10 @@ pub(crate) struct Samples {
     pub(crate) hv: Vec<Arc<FloatHistogram>>,
     /// Start timestamps of the histograms; empty when none is known.
     pub(crate) hst: Vec<i64>,
+    /// How many raw samples each float is the sum of; empty when each stands for itself.
+    pub(crate) fc: Vec<f64>,
+    /// The same of the histograms.
+    pub(crate) hc: Vec<f64>,
 }
 
 impl Samples {
@@ -34,6 +38,13 @@ impl Samples {
         self.ht.clear();
         self.hv.clear();
         self.hst.clear();
+        self.fc.clear();
+        self.hc.clear();
+    }
+
+    /// True when samples are sums of downsampled data, which only averages and counts know how to read.
+    pub(crate) fn are_sums(&self) -> bool {
+        !self.fc.is_empty() || !self.hc.is_empty()
     }
 
     /// Takes over decoded columns; `columns` is left with the old buffers, cleared.
@@ -45,16 +56,19 @@ impl Samples {
                     continue;
                 }
                 let st = columns.start_ts.get(i).copied();
+                let count = columns.counts.get(i).copied();
                 match columns.histogram(i) {
                     Some(h) => {
                         self.ht.push(columns.ts[i]);
                         self.hv.push(Arc::clone(h));
                         self.hst.extend(st);
+                        self.hc.extend(count);
                     }
                     None => {
                         self.ft.push(columns.ts[i]);
                         self.fv.push(columns.values[i]);
                         self.fst.extend(st);
+                        self.fc.extend(count);
                     }
                 }
             }
@@ -62,6 +76,7 @@ impl Samples {
             std::mem::swap(&mut self.ft, &mut columns.ts);
             std::mem::swap(&mut self.fv, &mut columns.values);
             std::mem::swap(&mut self.fst, &mut columns.start_ts);
+            std::mem::swap(&mut self.fc, &mut columns.counts);
             if self.fv.iter().any(|v| is_stale_nan(*v)) {
                 self.remove_stale_floats();
             }
@@ -80,11 +95,15 @@ impl Samples {
             if !self.fst.is_empty() {
                 self.fst[to] = self.fst[from];
             }
+            if !self.fc.is_empty() {
+                self.fc[to] = self.fc[from];
+            }
             to += 1;
         }
         self.fv.truncate(to);
         self.ft.truncate(to);
         self.fst.truncate(to);
+        self.fc.truncate(to);
     }
 
     /// Takes the points of a subquery's row.
@@ -120,6 +139,8 @@ pub(crate) struct Window<'a> {
     pub(crate) ht: &'a [i64],
     pub(crate) hv: &'a [Arc<FloatHistogram>],
     pub(crate) hst: &'a [i64],
+    pub(crate) fc: &'a [f64],
+    pub(crate) hc: &'a [f64],
     /// Index of the window's first float among the series' floats.
     pub(crate) first: usize,
     /// The range's left edge, not included.
@@ -131,6 +152,14 @@ pub(crate) struct Window<'a> {
 impl Window<'_> {
     pub(crate) fn is_mixed(&self) -> bool {
         !self.ft.is_empty() && !self.ht.is_empty()
+    }
+
+    /// How many raw samples the window stands for.
+    pub(crate) fn raw_count(&self) -> f64 {
+        let of = |counts: &[f64], samples: usize| {
+            if counts.is_empty() { samples as f64 } else { counts.iter().sum() }
+        };
+        of(self.fc, self.fv.len()) + of(self.hc, self.hv.len())
     }
 }
 
@@ -178,6 +207,8 @@ impl Windows {
                 ht: &[],
                 hv: &[],
                 hst: &[],
+                fc: if samples.fc.is_empty() { &[] } else { &samples.fc[flo..fhi] },
+                hc: &[],
                 first: flo,
                 start,
                 end,
@@ -188,6 +219,7 @@ impl Windows {
                 window.ht = &samples.ht[hlo..hhi];
                 window.hv = &samples.hv[hlo..hhi];
                 window.hst = if samples.hst.is_empty() { &[] } else { &samples.hst[hlo..hhi] };
+                window.hc = if samples.hc.is_empty() { &[] } else { &samples.hc[hlo..hhi] };
             }
             if flo < fhi || hlo < hhi {
                 if !counts.window(step, flo..fhi, hlo..hhi, seen) {

@@ -224,6 +224,8 @@ mod tests {
                             ht: &[],
                             hv: &[],
                             hst: &[],
+                            fc: &[],
+                            hc: &[],
                             first: lo,
                             start,
                             end,

@@ -35,7 +35,7 @@ fn column_bytes(columns: &SampleColumns) -> usize {
     } else {
         0
     };
-    columns.len() * 16 + columns.start_ts.len() * 8 + histograms
+    columns.len() * 16 + (columns.start_ts.len() + columns.counts.len()) * 8 + histograms
 }
 
 /// Bytes of a series as the storage hands it over.

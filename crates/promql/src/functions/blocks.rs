@@ -295,6 +295,8 @@ mod tests {
                 ht: &[],
                 hv: &[],
                 hst: &[],
+                fc: &[],
+                hc: &[],
                 first: from,
                 start: 0,
                 end: 0,

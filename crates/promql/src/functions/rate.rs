@@ -222,7 +222,19 @@ mod tests {
     use super::*;
 
     fn window<'a>(s: &'a Samples, start: i64, end: i64) -> Window<'a> {
-        Window { ft: &s.ft, fv: &s.fv, fst: &s.fst, ht: &[], hv: &[], hst: &[], first: 0, start, end }
+        Window {
+            ft: &s.ft,
+            fv: &s.fv,
+            fst: &s.fst,
+            ht: &[],
+            hv: &[],
+            hst: &[],
+            fc: &[],
+            hc: &[],
+            first: 0,
+            start,
+            end,
+        }
     }
 
     #[test]

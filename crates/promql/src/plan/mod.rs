@@ -33,6 +33,8 @@ pub(crate) struct PlanTimes {
     pub(crate) lookback_ms: i64,
     /// Step of subqueries that name none.
     pub(crate) subquery_step_ms: i64,
+    /// What storage answers depends on the function around a selector: selectors of different ones share no read.
+    pub(crate) by_function: bool,
 }
 
 /// A plan.

@@ -23,7 +23,7 @@ pub(crate) struct Source {
     pub(crate) matchers: Vec<Matcher>,
     /// All samples that a selector of this source may look at.
     pub(crate) range: TimeRange,
-    /// Hints; those of a shared read name no function.
+    /// Hints; those of a read that different functions share name none.
     pub(crate) hints: SelectHints,
     /// Number of selectors that use it.
     pub(crate) uses: usize,
@@ -64,7 +64,7 @@ pub(super) fn find(
                 let at_once = range.mint == range.maxt.saturating_sub(times.lookback_ms - 1);
                 hints.newest_only = at_once && above.range.is_none() && !selector.smoothed;
                 hints.keep_labels = kept[id.index()].take();
-                let source = sources.get(matchers, range, hints);
+                let source = sources.get(matchers, range, hints, times.by_function);
                 reads[id.index()] = Some(SelectorRead { source, range });
             }
             NodeKind::MatrixSelector(m) => {
@@ -83,7 +83,9 @@ pub(super) fn find(
                     },
                 ));
             }
-            NodeKind::Paren(e) | NodeKind::Unary { expr: e, .. } => stack.push((*e, below)),
+            NodeKind::Paren(e) => stack.push((*e, below)),
+            // What is negated is no longer what the function looks at: the least of it comes of the largest.
+            NodeKind::Unary { expr: e, .. } => stack.push((*e, Above { func: None, ..below })),
             NodeKind::Binary(b) => {
                 let below = Above { func: None, ..below };
                 stack.push((b.lhs, below.clone()));
@@ -149,12 +151,23 @@ struct Sources {
 }
 
 impl Sources {
-    /// An existing source of the same matchers whose range overlaps, widened, or a new one.
-    fn get(&mut self, matchers: Vec<Matcher>, range: TimeRange, hints: SelectHints) -> usize {
+    /// An existing source of the same matchers whose range overlaps (and of the same function, where that matters), widened,
+    /// or a new one.
+    fn get(
+        &mut self,
+        matchers: Vec<Matcher>,
+        range: TimeRange,
+        hints: SelectHints,
+        by_function: bool,
+    ) -> usize {
         let mut texts: Vec<String> = matchers.iter().map(Matcher::to_string).collect();
         texts.sort_unstable();
         let alike = self.by_matchers.entry(texts.join(",")).or_default();
-        if let Some(&i) = alike.iter().find(|i| self.list[**i].range.overlaps(&range)) {
+        let fits = |source: &Source| {
+            let of = |hints: &SelectHints| (hints.func.clone(), hints.range_ms);
+            source.range.overlaps(&range) && (!by_function || of(&source.hints) == of(&hints))
+        };
+        if let Some(&i) = alike.iter().find(|i| fits(&self.list[**i])) {
             self.list[i].widen(range, hints);
             return i;
         }
@@ -170,11 +183,13 @@ impl Source {
         self.range = TimeRange::new(self.range.mint.min(range.mint), self.range.maxt.max(range.maxt));
         self.uses += 1;
         if self.hints != hints {
+            let same = self.hints.func == hints.func && self.hints.range_ms == hints.range_ms;
             self.hints = SelectHints {
                 start: self.range.mint,
                 end: self.range.maxt,
                 step_ms: hints.step_ms.min(self.hints.step_ms),
                 range_ms: hints.range_ms.max(self.hints.range_ms),
+                func: hints.func.filter(|_| same),
                 ..SelectHints::default()
             };
         }

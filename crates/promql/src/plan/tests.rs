@@ -2,7 +2,12 @@ use super::*;
 use crate::parser::{ParseOptions, parse};
 
 pub(super) fn plan(query: &str) -> Plan {
+    plan_by_function(query, false)
+}
+
+fn plan_by_function(query: &str, by_function: bool) -> Plan {
     let times = PlanTimes {
+        by_function,
         start: 1_000_000,
         end: 2_000_000,
         step_ms: 10_000,
@@ -97,6 +102,20 @@ fn selectors_of_the_same_series_share_a_read() {
     assert_eq!(plan("sum(a) + sum(a{x=\"1\"})").sources.len(), 2);
     assert_eq!(plan("a + a{x=\"1\"}").sources.len(), 1, "both sides read the same after all");
     assert_eq!(plan("a + a offset 1w").sources.len(), 2, "reading what lies between costs more");
+}
+
+#[test]
+fn downsampled_data_is_read_once_for_each_function() {
+    let functions = |query: &str| {
+        let p = plan_by_function(query, true);
+        p.sources.iter().map(|s| s.hints.func.clone().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(functions("rate(a[5m]) / rate(a[5m] offset 1m)"), ["rate"]);
+    assert_eq!(functions("max_over_time(a[5m]) - min_over_time(a[5m])").len(), 2);
+    assert_eq!(functions("rate(a[5m]) / rate(a[10m])").len(), 2, "they may be read in different resolutions");
+    assert_eq!(functions("min(a) + a").len(), 2);
+    // The least of what is negated is the largest, negated.
+    assert_eq!(functions("min(-a)"), [""]);
 }
 
 #[test]

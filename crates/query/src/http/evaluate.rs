@@ -56,13 +56,14 @@ impl Call {
             }
         }
         cx.lookback_ms = match self.params.get("lookback_delta") {
-            "" => None,
+            "" => Some(self.options.lookback_ms(api.engine.options().lookback_ms)),
             text => {
                 let parsed = parse_duration(text);
                 let refuse = |e| ApiError::bad_data(format!("error parsing lookback delta duration: {e}"));
                 Some(parsed.map_err(refuse)?).filter(|l| *l > 0)
             }
         };
+        cx.downsampled = self.options.max_source_resolution_ms > 0;
         cx.analyze = matches!(self.params.get("analyze"), "true" | "1");
         cx.step_stats = self.params.get("stats") == "all";
         Ok(cx)

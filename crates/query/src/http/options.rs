@@ -1,7 +1,7 @@
 //! The parameters that Thanos added to Prometheus's API.
 
 use chronolith_httpapi::{ApiError, Params, parse_bool, parse_duration};
-use chronolith_model::{MatchOp, Matcher};
+use chronolith_model::{MatchOp, Matcher, Resolution};
 use chronolith_promql::parser::parse_selector;
 use chronolith_storeapi::{PartialResponse, ShardInfo};
 use http::HeaderMap;
@@ -16,10 +16,13 @@ pub struct ReadOptions {
     pub replica_labels: Vec<String>,
     /// Answer with a warning, or fail, when a store fails.
     pub partial_response: PartialResponse,
-    /// The coarsest downsampling that will do; 0 is raw only.
+    /// The coarsest downsampling that will do; 0 is raw only. As a default it speaks of instant queries
+    /// (`--query.instant.default.max_source_resolution`).
     pub max_source_resolution_ms: i64,
     /// Choose the resolution by the step where the request does not (`--query.auto-downsampling`).
     pub auto_downsampling: bool,
+    /// Look back further where samples may be further apart (`--query.dynamic-lookback-delta`).
+    pub dynamic_lookback: bool,
     /// Only stores that fit one of these selectors; empty means all.
     pub store_matchers: Vec<Vec<Matcher>>,
     /// One shard of the series only.
@@ -70,10 +73,11 @@ impl ReadOptions {
             options.replica_labels = replica_labels;
         }
         options.partial_response = partial_response(params, self.partial_response)?;
+        let auto = if step_ms > 0 { step_ms / 5 } else { self.max_source_resolution_ms };
         options.max_source_resolution_ms = match params.get("max_source_resolution") {
-            "auto" => step_ms / 5,
-            "" if self.auto_downsampling => step_ms / 5,
-            "" => self.max_source_resolution_ms,
+            "auto" => auto,
+            "" if self.auto_downsampling || step_ms == 0 => auto,
+            "" => 0,
             text => parse_duration(text)
                 .map_err(|e| ApiError::bad_data(format!("'max_source_resolution' parameter: {e}")))?,
         };
@@ -91,6 +95,18 @@ impl ReadOptions {
         }
         options.shard = shard(params.get("shard_info"))?;
         Ok(options)
+    }
+
+    /// The lookback delta of a query that names none, where the usual one is `usual_ms`: it reaches over the distance between
+    /// two samples of the coarsest resolution that may answer, and a fifth more, as the last sample of a chunk may stand
+    /// earlier than its window ends.
+    pub fn lookback_ms(&self, usual_ms: i64) -> i64 {
+        let may_answer = |r: &Resolution| r.ms() <= self.max_source_resolution_ms;
+        let coarsest = [Resolution::OneHour, Resolution::FiveMinutes].into_iter().find(may_answer);
+        match coarsest {
+            Some(resolution) if self.dynamic_lookback => usual_ms.max(resolution.ms() / 5 * 6),
+            _ => usual_ms,
+        }
     }
 
     /// The replica labels that are to be taken away.
@@ -151,6 +167,42 @@ fn shard(text: &str) -> Result<Option<ShardInfo>, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolutions_and_how_far_they_look_back() {
+        const MINUTE: i64 = 60_000;
+        let read = |defaults: &ReadOptions, text: &str, step_ms: i64| {
+            let params = Params::from_query(text);
+            defaults.with_params(&params, step_ms).unwrap().max_source_resolution_ms
+        };
+        let hour = 60 * MINUTE;
+        let raw = ReadOptions { max_source_resolution_ms: hour, ..ReadOptions::default() };
+        let auto = ReadOptions { auto_downsampling: true, ..raw.clone() };
+        // The default speaks of instant queries, which have no step to go by.
+        assert_eq!((read(&raw, "", 0), read(&raw, "", hour)), (hour, 0));
+        assert_eq!((read(&auto, "", 0), read(&auto, "", hour)), (hour, 12 * MINUTE));
+        assert_eq!(read(&raw, "max_source_resolution=auto", hour), 12 * MINUTE);
+        assert_eq!(read(&auto, "max_source_resolution=0s", hour), 0);
+        assert_eq!(read(&auto, "max_source_resolution=300", hour), 5 * MINUTE);
+
+        let lookback = |max_source_resolution_ms: i64, dynamic_lookback: bool, usual_ms: i64| {
+            ReadOptions { max_source_resolution_ms, dynamic_lookback, ..ReadOptions::default() }
+                .lookback_ms(usual_ms)
+        };
+        let cases = [
+            (0, true, 5 * MINUTE),
+            // Only raw data is as fine as that.
+            (4 * MINUTE, true, 5 * MINUTE),
+            (5 * MINUTE, true, 6 * MINUTE),
+            (59 * MINUTE, true, 6 * MINUTE),
+            (hour, true, 72 * MINUTE),
+            (hour, false, 5 * MINUTE),
+        ];
+        for (resolution, dynamic, want) in cases {
+            assert_eq!(lookback(resolution, dynamic, 5 * MINUTE), want, "{resolution}");
+        }
+        assert_eq!(lookback(hour, true, 3 * hour), 3 * hour);
+    }
 
     #[test]
     fn shards_and_tenants() {
