@@ -4,8 +4,8 @@
 //! series ─ chunks ─ runs of one kind ─ batches ─ windows ─ count, sum, min, max, counter ─ aggregate chunk
 //! ```
 //!
-//! What comes out is what Thanos makes of the same block, to the byte for floats; histograms end a chunk at a counter
-//! reset besides (see [`histograms`]). One series is in memory at a time: its decoded floats, or one histogram of it.
+//! What comes out is what Thanos makes of the same block, to the byte for floats; counters of histograms keep their totals from
+//! chunk to chunk besides (see [`histograms`]). One series is in memory at a time: its decoded floats, or one histogram of it.
 //! A block is written under a temporary name and appears whole, so that a run that stopped is simply done again.
 
 mod floats;
