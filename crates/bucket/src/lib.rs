@@ -10,6 +10,8 @@
 
 mod cache;
 mod delete;
+pub mod deletions;
+mod download;
 mod error;
 mod fetch;
 mod filter;
@@ -22,6 +24,8 @@ mod upload;
 
 pub use cache::{IndexCache, RangeCache};
 pub use delete::{delete_block, delete_partial_block};
+pub use deletions::{DeletionRequest, DeletionWatch, Deletions, Mask};
+pub use download::download_block;
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
 pub use filter::{BlockFilter, Excluded};

@@ -8,3 +8,5 @@
 pub mod downsample;
 pub mod group;
 pub mod plan;
+pub mod retention;
+pub mod rewrite;

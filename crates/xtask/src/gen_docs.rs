@@ -9,7 +9,28 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 
 const PAGE: &str = "docs/operating/flags.md";
-const ROLES: [&str; 4] = ["server", "receive", "store", "query"];
+const COMMANDS: &[&str] = &[
+    "server",
+    "receive",
+    "store",
+    "query",
+    "tools bucket",
+    "tools bucket ls",
+    "tools bucket inspect",
+    "tools bucket verify",
+    "tools bucket mark",
+    "tools bucket cleanup",
+    "tools bucket retention",
+    "tools bucket delete",
+    "tools bucket rewrite",
+    "tools bucket replicate",
+    "tools bucket upload-blocks",
+    "tools bucket web-json",
+    "tools tsdb list",
+    "tools tsdb analyze",
+    "tools tsdb dump",
+    "tools tsdb create-blocks-from openmetrics",
+];
 
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
@@ -34,14 +55,16 @@ fn render() -> Result<String> {
         "# Flags\n\nMade by `make gen` from the binary's own help; do not edit. \
          Where a role's feature is Thanos's, so is the flag.\n",
     );
-    for role in ROLES {
-        let out = Command::new(&binary).args([role, "--help"]).env("COLUMNS", "110").output()?;
+    for command in COMMANDS {
+        let words = command.split(' ').chain(["--help"]);
+        let out = Command::new(&binary).args(words).env("COLUMNS", "110").output()?;
         if !out.status.success() {
-            bail!("chronolith {role} --help ended with {}", out.status);
+            bail!("chronolith {command} --help ended with {}", out.status);
         }
         let help = String::from_utf8(out.stdout)?;
         let trimmed: Vec<&str> = help.lines().map(str::trim_end).collect();
-        let _ = write!(page, "\n## chronolith {role}\n\n```text\n{}\n```\n", trimmed.join("\n").trim_end());
+        let _ =
+            write!(page, "\n## chronolith {command}\n\n```text\n{}\n```\n", trimmed.join("\n").trim_end());
     }
     Ok(page)
 }

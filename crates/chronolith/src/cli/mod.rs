@@ -6,6 +6,7 @@ mod receive;
 mod ring;
 mod server;
 mod store;
+mod tools;
 mod web;
 
 use chronolith_service::exit::Exit;
@@ -16,6 +17,7 @@ pub(crate) use query::QueryArgs;
 pub(crate) use receive::ReceiveArgs;
 pub(crate) use server::ServerArgs;
 pub(crate) use store::StoreArgs;
+pub(crate) use tools::{BucketArgs, Over, ToolsArgs};
 
 /// Years of Prometheus metrics on object storage, answered in PromQL.
 #[derive(Parser, Debug)]
@@ -36,6 +38,8 @@ pub(crate) enum Role {
     Store(Box<StoreArgs>),
     /// Answer PromQL over any number of StoreAPI endpoints.
     Query(Box<QueryArgs>),
+    /// Look at buckets and blocks, and mend them.
+    Tools(Box<ToolsArgs>),
 }
 
 /// A parsed command line.
@@ -63,7 +67,7 @@ fn explain(error: clap::Error) -> Exit {
             Exit::Success
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => Exit::Usage(
-            "a role is missing: server, receive, store or query (see chronolith --help)".to_owned(),
+            "a role is missing: server, receive, store, query or tools (see chronolith --help)".to_owned(),
         ),
         // clap's first paragraph says what is wrong; the rest repeats the usage.
         _ => {

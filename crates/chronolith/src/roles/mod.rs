@@ -3,6 +3,7 @@
 mod head_status;
 mod server;
 mod single;
+mod tools;
 
 use std::error::Error;
 
@@ -31,6 +32,7 @@ pub(crate) fn run(command: Command) -> Exit {
             Role::Receive(args) => single::receive(&args, stop).await,
             Role::Store(args) => single::store(&args, stop).await,
             Role::Query(args) => single::query(&args, flags, stop).await,
+            Role::Tools(args) => tools::run(*args, stop).await,
         }
     });
     // Threads that still evaluate a query do not hold up the end.

@@ -27,7 +27,8 @@ pub use meta::{
 };
 pub(crate) use raw::RawChunks;
 pub use reader::Block;
-pub(crate) use recode::{AnySample, decode as decode_samples, encode_samples, merge_group, without_ranges};
+pub use recode::without_ranges;
+pub(crate) use recode::{AnySample, decode as decode_samples, encode_samples, merge_group};
 pub use segment::{SEGMENT_BYTES_MAX, chunk_entry_bytes, parse_chunk, segment_name};
 pub use select::Select;
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};

@@ -2,17 +2,67 @@
 //! timestamp, all go into the encodings that keep these.
 
 use chronolith_chunk::{
-    Chunk, ChunkError, Encoding, FloatHistogramEncoder, HistogramEncoder, SAMPLES_PER_CHUNK, SampleColumns,
-    Xor2Encoder, XorEncoder, encode_floats,
+    AggrChunk, Aggregate, Chunk, ChunkError, Encoding, FloatHistogramEncoder, HistogramEncoder,
+    SAMPLES_PER_CHUNK, SampleColumns, Xor2Encoder, XorEncoder, encode_floats,
 };
 use chronolith_model::{SampleValue, TimeRange};
 
-/// The samples of `chunk` outside all of the `deleted` ranges, as chunks.
-pub(crate) fn without_ranges(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, ChunkError> {
+/// The samples of `chunk` outside all of the `deleted` ranges, as chunks. Of downsampled data whole windows go, by the times at
+/// which they stand.
+pub fn without_ranges(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, ChunkError> {
+    if chunk.encoding == Encoding::Aggregate {
+        return Ok(without_windows(chunk, deleted)?.into_iter().collect());
+    }
     let mut samples = Vec::new();
     decode(chunk, &mut samples)?;
     samples.retain(|s| !deleted.iter().any(|r| r.contains(s.t)));
     encode_samples(&samples)
+}
+
+/// An aggregate chunk without the windows that stand in `deleted`. The parts must go on to agree about their windows, so one
+/// of histograms whose rest does not fit into one chunk goes as a whole.
+fn without_windows(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Option<Chunk>, ChunkError> {
+    let parts = AggrChunk::parse(&chunk.data)?;
+    let is_deleted = |t: i64| deleted.iter().any(|r| r.contains(t));
+    let (mut out, mut times) = (AggrChunk::default(), None::<(i64, i64)>);
+    for which in Aggregate::ALL {
+        let Some(part) = parts.get(which, chunk.mint, chunk.maxt) else { continue };
+        let mut samples = Vec::new();
+        decode(&part, &mut samples)?;
+        // A counter ends with the last value as it came, at the time of the last window: the next chunk goes on from it.
+        let (last, before) = match samples.as_slice() {
+            [.., before, last] => (Some(last.clone()), Some(before.t)),
+            _ => (None, None),
+        };
+        samples.retain(|s| !is_deleted(s.t));
+        let raw_last = last.filter(|l| which == Aggregate::Counter && before == Some(l.t) && is_deleted(l.t));
+        if let (Some(raw), Some(kept)) = (raw_last, samples.last()) {
+            samples.push(AnySample { t: kept.t, ..raw });
+        }
+        let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(None) };
+        if which == Aggregate::Count || times.is_none() {
+            times = Some((first.t, last.t));
+        }
+        let part = match floats_in_one(&samples) {
+            Some(part) => part,
+            None => match <[Chunk; 1]>::try_from(encode_samples(&samples)?) {
+                Ok([part]) => part,
+                Err(_) => return Ok(None),
+            },
+        };
+        out = out.with(which, part.encoding, part.data);
+    }
+    Ok(times.map(|(mint, maxt)| out.to_chunk(mint, maxt)))
+}
+
+/// Floats as one chunk, however many; `None` where there are others.
+fn floats_in_one(samples: &[AnySample]) -> Option<Chunk> {
+    let mut encoder = XorEncoder::new();
+    for sample in samples {
+        let SampleValue::Float(v) = sample.value else { return None };
+        encoder.append(sample.t, v);
+    }
+    Some(encoder.finish_chunk(samples.first()?.t, samples.last()?.t))
 }
 
 /// Chunks that overlap as chunks that do not; of equal timestamps the sample of the chunk that begins first stays, and among

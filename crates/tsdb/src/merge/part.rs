@@ -150,10 +150,7 @@ impl PartWriter {
                 continue;
             }
             let chunk = input.chunks.read(meta).map_err(MergeError::of(id))?.to_chunk(meta);
-            // Aggregates cannot be cut; what is deleted of them goes with the whole chunk.
-            let whole = !gone.iter().any(|g| g.overlaps(&meta.range()))
-                || chunk.encoding == chronolith_chunk::Encoding::Aggregate;
-            if whole {
+            if !gone.iter().any(|g| g.overlaps(&meta.range())) {
                 pieces.push(Piece { input: *at, chunk });
             } else {
                 let kept = without_ranges(&chunk, &gone).map_err(|e| of_chunk(id, meta, &e))?;

@@ -1,0 +1,160 @@
+//! One block again without some of its samples.
+//!
+//! ```text
+//! series of the index ─ what is to go of each ─ tombstones ─ merge of the one block ─ meta.json that says what was done
+//! ```
+//!
+//! The result has the level of its origin and sources of its own, derived from the origin's and from the change
+//! ([`chronolith_bucket::deletions::derived_source`]): it is not taken for a duplicate of its origin, and a second worker that
+//! does the same makes a duplicate of it.
+
+use std::path::Path;
+
+use chronolith_bucket::deletions::derived_source;
+use chronolith_bucket::{Mask, deletions};
+use chronolith_model::{BlockId, Labels, MatchOp, TimeRange};
+use chronolith_tsdb::block::{Block, BlockMeta, TOMBSTONES_FILE, Tombstones};
+use chronolith_tsdb::index::{SeriesRecord, SymbolCache};
+use chronolith_tsdb::merge::{MergeError, MergeOptions, merge_blocks};
+use serde_json::{Value, json};
+
+/// What goes, and how the result says so.
+pub struct Change<'a> {
+    /// The ranges that go of a series, given without external labels.
+    pub deleted: &'a dyn Fn(&Labels) -> Vec<TimeRange>,
+    /// Names the change: equal for equal changes.
+    pub name: String,
+    /// Entries of `deletions_applied`, see [`applied`].
+    pub applied: Vec<Value>,
+    /// `thanos.source` of the result.
+    pub source: &'a str,
+    /// The result is made even where nothing goes: its chunks are put in order and duplicates taken out.
+    pub always: bool,
+}
+
+/// What became of a block.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rewritten {
+    /// No series had anything to lose; there is no new block.
+    Unchanged,
+    /// Nothing was left; there is no new block.
+    Nothing,
+    /// The new block, in the given directory.
+    Block(Box<BlockMeta>),
+}
+
+/// The change that deletion requests ask for.
+pub fn of_requests<'a>(
+    mask: &'a Mask,
+    deleted: &'a dyn Fn(&Labels) -> Vec<TimeRange>,
+    all: &deletions::Deletions,
+) -> Change<'a> {
+    let ids = mask.requests();
+    let requests = all.all.iter().filter(|d| ids.contains(&d.id));
+    Change {
+        deleted,
+        name: ids.iter().map(BlockId::to_string).collect::<Vec<_>>().join(" "),
+        applied: requests.flat_map(applied).collect(),
+        source: "bucket.rewrite",
+        always: false,
+    }
+}
+
+/// Thanos's `deletions_applied` for a request: an entry a selector.
+pub fn applied(deletion: &deletions::Deletion) -> Vec<Value> {
+    let entry = |selector: &Vec<chronolith_model::Matcher>| {
+        let kind = |op| match op {
+            MatchOp::Equal => 0,
+            MatchOp::NotEqual => 1,
+            MatchOp::Regex => 2,
+            MatchOp::NotRegex => 3,
+        };
+        let matchers: Vec<Value> =
+            selector.iter().map(|m| json!({"Type": kind(m.op), "Name": m.name, "Value": m.value})).collect();
+        json!({
+            "matchers": matchers,
+            "intervals": [{"Mint": deletion.request.mint, "Maxt": deletion.request.maxt}],
+            "request_id": deletion.request.id,
+        })
+    };
+    deletion.selectors.iter().map(entry).collect()
+}
+
+/// Marks in a local block's tombstones what `deleted` says of each series; merging the block then leaves it out. Gives the number
+/// of series that lose something.
+pub fn delete_from(dir: &Path, deleted: &dyn Fn(&Labels) -> Vec<TimeRange>) -> chronolith_tsdb::Result<u64> {
+    let block = Block::open(dir)?;
+    let index = block.index();
+    let mut tombstones = Tombstones::clone(&block.tombstones());
+    let (mut record, mut cache, mut touched) = (SeriesRecord::default(), SymbolCache::default(), 0);
+    for series in index.all_postings()? {
+        index.series(series, TimeRange::ALL, &mut record)?;
+        let (Some(first), Some(last)) = (record.chunks.first(), record.chunks.last()) else { continue };
+        let own = TimeRange::new(first.mint, record.chunks.iter().map(|c| c.maxt).fold(last.maxt, i64::max));
+        let ranges = deleted(&index.labels(&record, &mut cache)?);
+        let mut loses = false;
+        for range in ranges.into_iter().filter(|r| r.overlaps(&own)) {
+            let clipped = TimeRange::new(range.mint.max(own.mint), range.maxt.min(own.maxt));
+            // A gap between chunks has nothing to lose.
+            if record.chunks.iter().any(|c| c.range().overlaps(&clipped)) {
+                tombstones.add(u64::from(series), clipped);
+                loses = true;
+            }
+        }
+        touched += u64::from(loses);
+    }
+    if touched > 0 {
+        tombstones.write(dir)?;
+    }
+    Ok(touched)
+}
+
+/// Rewrites the block in `dir` into a new one below `parent`. The tombstones that `dir` had are applied as well.
+pub fn rewrite_block(
+    dir: &Path,
+    parent: &Path,
+    id: BlockId,
+    change: &Change<'_>,
+) -> Result<Rewritten, MergeError> {
+    let origin = BlockMeta::read(dir)?;
+    let had_tombstones = !Tombstones::read(dir)?.is_empty();
+    let touched =
+        delete_from(dir, change.deleted).map_err(|source| MergeError { block: Some(origin.ulid), source })?;
+    if touched == 0 && !had_tombstones && !change.always {
+        return Ok(Rewritten::Unchanged);
+    }
+    let options = MergeOptions { thanos: origin.thanos.clone(), ..MergeOptions::default() };
+    let made = merge_blocks(&[dir.to_owned()], parent, &mut || id, &options)?;
+    let Some(mut meta) = made.into_iter().next() else { return Ok(Rewritten::Nothing) };
+    let compaction = &mut meta.compaction;
+    compaction.level = origin.compaction.level;
+    compaction.sources = origin.compaction.sources.clone();
+    if compaction.sources.is_empty() {
+        compaction.sources = vec![origin.ulid];
+    }
+    let before: Vec<String> = compaction.sources.iter().map(BlockId::to_string).collect();
+    for source in &mut compaction.sources {
+        *source = derived_source(*source, &change.name);
+    }
+    compaction.sources.sort_unstable();
+    if let Some(thanos) = &mut meta.thanos {
+        thanos.source = change.source.to_owned();
+        // The uploader fills them in.
+        thanos.files = Vec::new();
+        thanos.segment_files = Vec::new();
+        thanos.upload_time = None;
+        if !change.applied.is_empty() {
+            let rewrites = thanos.unknown.entry("rewrites").or_insert_with(|| json!([]));
+            let entry =
+                json!({"sources": before, "deletions_applied": change.applied, "relabels_applied": null});
+            match rewrites.as_array_mut() {
+                Some(rewrites) => rewrites.push(entry),
+                None => *rewrites = json!([entry]),
+            }
+        }
+    }
+    let made = parent.join(id.to_string());
+    meta.write(&made)?;
+    debug_assert!(made.join(TOMBSTONES_FILE).exists());
+    Ok(Rewritten::Block(Box::new(meta)))
+}
