@@ -25,6 +25,8 @@ use crate::{Config, EndpointPool, EndpointState, LocalStore, SelectOptions, Stor
 pub struct Process {
     /// Statistics of the heads, where this process has heads.
     pub status: Option<Arc<dyn StatusSource>>,
+    /// Deletes series, where the admin API is on.
+    pub deletion: Option<Arc<dyn crate::http::SeriesDeletion>>,
     /// The command line, for `/api/v1/status/flags`.
     pub flags: Vec<(String, String)>,
     /// What this binary is.
@@ -179,6 +181,7 @@ impl Built {
             clock: Arc::new(SystemClock),
             admission: Arc::clone(&self.admission),
             status: process.status,
+            deletion: process.deletion,
             endpoints: Some(Arc::new(move || pool.states().iter().map(EndpointStatus::from).collect())),
             flags: Arc::new(process.flags),
             build: process.build,
@@ -286,7 +289,15 @@ mod tests {
         let http = built.http_addr().unwrap();
         let build = BuildInfo { version: "0", revision: "0" };
         let metrics = Metrics::new();
-        let process = Process { status: None, flags: vec![], build, started_ms: 0, metrics, probes: None };
+        let process = Process {
+            status: None,
+            deletion: None,
+            flags: vec![],
+            build,
+            started_ms: 0,
+            metrics,
+            probes: None,
+        };
         let api = built.api(&config, process);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(built, router(api), Probes::new(), shutdown.clone()));

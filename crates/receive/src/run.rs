@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
+use chronolith_bucket::DeletionWatch;
 use chronolith_objstore::Bucket;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::HttpListener;
@@ -119,6 +120,11 @@ impl Receive {
         Arc::clone(&self.tenants)
     }
 
+    /// The bucket's requests to delete series, as reads here know them.
+    pub fn deletions(&self) -> &DeletionWatch {
+        self.store.deletions()
+    }
+
     /// Cutting, shipping, flushing.
     pub fn maintenance(&self) -> Arc<Maintenance> {
         Arc::clone(&self.maintenance)
@@ -162,7 +168,9 @@ pub async fn build(config: Config, parts: Parts) -> Result<Receive, ReceiveError
     let tenants = Tenants::new(checked.external, &config.tenant_label).with_limits(Arc::clone(&limits));
     let tenants = Arc::new(tenants);
     let pool = Arc::new(BatchPool::default());
-    let store = Arc::new(TenantsStore::new(Arc::clone(&tenants)));
+    let store = Arc::new(
+        TenantsStore::new(Arc::clone(&tenants)).with_deletions(DeletionWatch::new(parts.bucket.clone())),
+    );
     let is_router = config.forward.as_ref().is_some_and(|f| f.local_endpoint.is_none());
     // Only who routes and keeps asks which replica a request is: elsewhere Thanos treats it as not replicated.
     let replica = config.forward.as_ref().filter(|_| !is_router).map(|f| ReplicaHeader {

@@ -8,11 +8,12 @@
 //! not there when the stream began, and reads those from the same place on. Every sample is thus seen at least
 //! once; what is seen twice is equal, and merged away.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chronolith_bucket::{DeletionWatch, Mask};
 use chronolith_chunk::Chunk;
 use chronolith_model::{BlockId, Labels, Matcher, TenantId, TimeRange};
 use chronolith_storeapi::local::{
@@ -40,12 +41,23 @@ const VALUES_AT_ONCE: usize = 2000;
 #[derive(Clone, Debug)]
 pub struct TenantsStore {
     tenants: Arc<Tenants>,
+    deletions: DeletionWatch,
 }
 
 impl TenantsStore {
     /// A store over `tenants`.
     pub fn new(tenants: Arc<Tenants>) -> Self {
-        TenantsStore { tenants }
+        TenantsStore { tenants, deletions: DeletionWatch::new(None) }
+    }
+
+    /// The same, leaving out what the bucket's requests delete.
+    pub fn with_deletions(self, deletions: DeletionWatch) -> Self {
+        TenantsStore { deletions, ..self }
+    }
+
+    /// The bucket's requests to delete series.
+    pub fn deletions(&self) -> &DeletionWatch {
+        &self.deletions
     }
 
     /// Runs `read` on the blocking pool with every tenant and its external labels.
@@ -100,10 +112,13 @@ impl TenantsStore {
 impl Store for TenantsStore {
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
         let db = Arc::clone(self.tenants.db()?);
+        let deletions = self.deletions.current().await;
         let mut plans = Vec::new();
         for tenant in db.tenants() {
-            if let Some(plan) = SeriesPlan::new(&request, &self.tenants.external_of(&tenant))? {
-                plans.push((tenant, plan));
+            let external = self.tenants.external_of(&tenant);
+            if let Some(plan) = SeriesPlan::new(&request, &external)? {
+                let mask = deletions.mask(&external, request.range, 0, &BTreeSet::new());
+                plans.push((tenant, plan, mask.map(Arc::new)));
             }
         }
         if plans.is_empty() {
@@ -114,8 +129,10 @@ impl Store for TenantsStore {
         let newest_only = request.newest_only && !skip_chunks;
         Ok(stream_blocking(&request, move || {
             let mut sources = Vec::new();
-            for (tenant, plan) in plans {
-                let query = Query { range, skip_chunks, matchers: plan.matchers.clone() };
+            for (tenant, plan, mask) in plans {
+                let query = Query { range, skip_chunks, matchers: plan.matchers.clone(), mask };
+                // Where the newest sample is deleted, the one before it is wanted.
+                let newest_only = newest_only && query.mask.is_none();
                 let wanted = |id: BlockId| block_matchers.iter().all(|m| m.matches(&id.to_string()));
                 // The head before the blocks: see the module's page.
                 let head = if block_matchers.is_empty() { db.head(&tenant) } else { None };
@@ -128,7 +145,7 @@ impl Store for TenantsStore {
                     if block.time_range().overlaps(&range) {
                         let label = block_label(&tenant, block.id());
                         let select = query.open(block).map_err(|e| e.within(&label))?;
-                        sources.push(plan.shape(BlockSeriesIter { select, label }));
+                        sources.push(plan.shape(BlockSeriesIter { select, label, query: query.clone() }));
                     }
                 }
                 if let Some(head) = head {
@@ -271,9 +288,18 @@ struct Query {
     matchers: Vec<Matcher>,
     range: TimeRange,
     skip_chunks: bool,
+    /// What is deleted of the tenant's series.
+    mask: Option<Arc<Mask>>,
 }
 
 impl Query {
+    /// Leaves out of a series' chunks what is deleted; false when nothing is left.
+    fn unmasked(&self, labels: &Labels, chunks: &mut Vec<Chunk>) -> Result<bool, StoreError> {
+        let Some(mask) = &self.mask else { return Ok(true) };
+        let left = mask.apply(labels, chunks, self.range);
+        left.map_err(|e| StoreError::corrupt(format!("chunk of {labels}")).with_source(e))
+    }
+
     fn open(&self, block: &Block) -> Result<Select, StoreError> {
         let select = if self.skip_chunks {
             block.select_labels(&self.matchers, self.range)
@@ -290,17 +316,23 @@ type Found = (Labels, Vec<chronolith_storeapi::AggrChunk>);
 struct BlockSeriesIter {
     select: Select,
     label: String,
+    query: Query,
 }
 
 impl Iterator for BlockSeriesIter {
     type Item = Result<Found, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let one = self.select.next()?;
-        Some(
-            one.map(|(labels, chunks)| (labels, raw_chunks(chunks)))
-                .map_err(|e| read_error(e).within(&self.label)),
-        )
+        loop {
+            let kept = self.select.next()?.map_err(read_error).and_then(|(labels, mut chunks)| {
+                let kept = self.query.unmasked(&labels, &mut chunks)?;
+                Ok(kept.then(|| (labels, raw_chunks(chunks))))
+            });
+            match kept {
+                Ok(None) => {}
+                kept => return kept.map_err(|e| e.within(&self.label)).transpose(),
+            }
+        }
     }
 }
 
@@ -367,6 +399,15 @@ impl HeadSeriesIter {
     }
 
     fn step(&mut self) -> Result<Option<Found>, StoreError> {
+        loop {
+            let Some((labels, mut chunks)) = self.next_series()? else { return Ok(None) };
+            if self.query.unmasked(&labels, &mut chunks)? {
+                return Ok(Some((labels, raw_chunks(chunks))));
+            }
+        }
+    }
+
+    fn next_series(&mut self) -> Result<Option<(Labels, Vec<Chunk>)>, StoreError> {
         self.fetch()?;
         let mut least: Option<&Labels> = self.next_fetched.as_ref().map(|(labels, _)| labels);
         for late in &mut self.late {
@@ -391,7 +432,7 @@ impl HeadSeriesIter {
             }
         }
         self.last = Some(labels.clone());
-        Ok(Some((labels, raw_chunks(chunks))))
+        Ok(Some((labels, chunks)))
     }
 }
 

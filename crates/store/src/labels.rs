@@ -82,7 +82,12 @@ async fn block_values(
 #[async_trait]
 impl Store for BucketStore {
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
-        self.series_stream(request)
+        let deletions = if self.has_nothing_in(request.range) {
+            Arc::default()
+        } else {
+            self.shared.deletions.current().await
+        };
+        self.series_stream(request, &deletions)
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use chronolith_bucket::{BlockSeries, BucketBlock, ErrorKind as BlockErrorKind, QueryStats, SelectRequest};
+use chronolith_bucket::{
+    BlockSeries, BucketBlock, Deletions, ErrorKind as BlockErrorKind, Mask, QueryStats, SelectRequest,
+};
 use chronolith_chunk::{AggrChunk as AggregateParts, Aggregate as Part, Chunk, Encoding};
 use chronolith_model::{Matcher, TimeRange};
 use chronolith_storeapi::local::{SeriesPlan, empty_stream, pick_aggregates};
@@ -42,7 +44,11 @@ pub(crate) fn clip(range: TimeRange, to: TimeRange) -> TimeRange {
 }
 
 impl BucketStore {
-    pub(crate) fn series_stream(&self, mut request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+    pub(crate) fn series_stream(
+        &self,
+        mut request: SeriesRequest,
+        deletions: &Deletions,
+    ) -> Result<SeriesStream, StoreError> {
         let snapshot = self.snapshot();
         request.range = clip(request.range, self.shared.served_range());
         let (limiter, stats) = (Arc::new(self.shared.limiter()), Arc::new(QueryStats::default()));
@@ -68,7 +74,12 @@ impl BucketStore {
                     stats: stats.clone(),
                 };
                 queried.push(block.id());
-                let stream = block_stream(block, select, &plan, request.aggregates, fatal.clone());
+                let shape = Shape {
+                    aggregates: request.aggregates,
+                    mask: deletions.mask_of(block.meta()),
+                    range: clip(request.range, block.meta().time_range()),
+                };
+                let stream = block_stream(block, select, &plan, shape, fatal.clone());
                 sources.push(Source { name: format!("block {id}"), stream });
             }
         }
@@ -124,7 +135,7 @@ fn block_stream(
     block: Arc<BucketBlock>,
     select: SelectRequest,
     plan: &SeriesPlan,
-    aggregates: AggregateSet,
+    shape: Shape,
     fatal: Fatal,
 ) -> SeriesStream {
     let mut shaper = plan.shaper();
@@ -141,7 +152,7 @@ fn block_stream(
             let mut last = false;
             match batch
                 .map_err(|e| store_error(&e))
-                .and_then(|b| b.map(|b| convert(b, aggregates, &block)).transpose())
+                .and_then(|b| b.map(|b| shape.convert(b, &block)).transpose())
             {
                 Ok(Some(series)) => {
                     for (labels, chunks) in series {
@@ -181,19 +192,36 @@ fn block_stream(
 
 type Series = VecDeque<(chronolith_model::Labels, Vec<AggrChunk>)>;
 
-/// Raw chunks as they are, aggregates taken apart.
-fn convert(batch: Vec<BlockSeries>, wanted: AggregateSet, block: &BucketBlock) -> Result<Series, StoreError> {
-    let one = |series: BlockSeries| {
-        let chunks = series.chunks.into_iter().filter_map(|chunk| take_apart(chunk, wanted).transpose());
-        match chunks.collect::<Result<Vec<_>, _>>() {
-            Ok(chunks) => Ok((series.labels, chunks)),
-            Err(err) => {
-                let text = format!("block {}: chunk of {}", block.id(), series.labels);
-                Err(StoreError::corrupt(text).with_source(err))
+/// What becomes of a block's series on their way out.
+struct Shape {
+    aggregates: AggregateSet,
+    /// What is deleted of the block and still in it.
+    mask: Option<Mask>,
+    /// What was asked of the block.
+    range: TimeRange,
+}
+
+impl Shape {
+    /// Raw chunks as they are, aggregates taken apart, what is deleted left out.
+    fn convert(&self, batch: Vec<BlockSeries>, block: &BucketBlock) -> Result<Series, StoreError> {
+        let mut out = Series::with_capacity(batch.len());
+        for mut series in batch {
+            let fail = |labels: &chronolith_model::Labels, err| {
+                let text = format!("block {}: chunk of {labels}", block.id());
+                StoreError::corrupt(text).with_source(err)
+            };
+            if let Some(mask) = &self.mask {
+                let left = mask.apply(&series.labels, &mut series.chunks, self.range);
+                if !left.map_err(|e| fail(&series.labels, e))? {
+                    continue;
+                }
             }
+            let chunks = series.chunks.into_iter().filter_map(|c| take_apart(c, self.aggregates).transpose());
+            let chunks = chunks.collect::<Result<Vec<_>, _>>().map_err(|e| fail(&series.labels, e))?;
+            out.push_back((series.labels, chunks));
         }
-    };
-    batch.into_iter().map(one).collect()
+        Ok(out)
+    }
 }
 
 fn take_apart(chunk: Chunk, wanted: AggregateSet) -> Result<Option<AggrChunk>, chronolith_chunk::ChunkError> {

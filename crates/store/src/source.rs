@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronolith_bucket::{
-    BlockFilter, BucketBlock, FetchOptions, Fetcher, HeaderSource, IndexCache, Limiter, Limits,
+    BlockFilter, BucketBlock, DeletionWatch, FetchOptions, Fetcher, HeaderSource, IndexCache, Limiter, Limits,
 };
 use chronolith_model::TimeRange;
 use chronolith_objstore::Bucket;
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     fetcher: Fetcher,
     cache: Arc<IndexCache>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// What is masked until a rewrite takes it out.
+    pub(crate) deletions: DeletionWatch,
     pub(crate) metrics: StoreMetrics,
 }
 
@@ -64,9 +66,10 @@ impl BucketStore {
             StoreMetrics::register(registry)
         });
         let fetcher = Fetcher::new(bucket.clone(), options);
-        let snapshot = RwLock::default();
+        let (snapshot, deletions) = (RwLock::default(), DeletionWatch::new(Some(bucket.clone())));
         let metrics = store_metrics;
-        BucketStore { shared: Arc::new(Shared { bucket, config, clock, fetcher, cache, snapshot, metrics }) }
+        let shared = Shared { bucket, config, clock, fetcher, cache, snapshot, deletions, metrics };
+        BucketStore { shared: Arc::new(shared) }
     }
 
     /// Looks at the bucket and takes over what it finds. Index headers are not made here.
@@ -175,6 +178,11 @@ impl BucketStore {
         let closed = self.snapshot().by_id.values().filter(|b| b.close_if_idle(idle)).count();
         self.shared.metrics.headers_closed.inc_by(closed as u64);
         closed
+    }
+
+    /// What is masked until a rewrite takes it out.
+    pub fn deletions(&self) -> &DeletionWatch {
+        &self.shared.deletions
     }
 
     /// Number of blocks served.

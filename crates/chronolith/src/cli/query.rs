@@ -10,8 +10,16 @@ use chronolith_service::tls::{ClientTlsConfig, TlsVersion};
 use chronolith_storeapi::PartialResponse;
 use clap::Args;
 
-use super::common::{GrpcServerTlsArgs, LogArgs, address, given};
+use super::common::{GrpcServerTlsArgs, LogArgs, ObjstoreArgs, address, given};
 use super::web::WebArgs;
+
+/// What changes data.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminArgs {
+    /// Serve /api/v1/admin/tsdb/delete_series: requests go into the bucket of --objstore.config-file.
+    #[arg(long = "web.enable-admin-api", help_heading = "Web")]
+    pub(crate) enabled: bool,
+}
 
 /// Answer PromQL over any number of StoreAPI endpoints.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +40,10 @@ pub(crate) struct QueryArgs {
     evaluation: EvaluationArgs,
     #[command(flatten)]
     pub(crate) web: WebArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) objstore: ObjstoreArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }

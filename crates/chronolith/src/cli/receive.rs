@@ -232,7 +232,7 @@ pub(crate) struct IngestArgs {
     shipper_interval: DurationMs,
     /// Serve /api/v1/admin/tsdb/…
     #[arg(long = "web.enable-admin-api", help_heading = "Receive")]
-    enable_admin_api: bool,
+    pub(crate) enable_admin_api: bool,
     /// On SIGTERM upload what is in the heads and deliver hints, too: this node leaves for good.
     #[arg(long = "drain", help_heading = "Receive")]
     drain: bool,

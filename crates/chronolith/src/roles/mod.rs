@@ -1,5 +1,6 @@
 //! Wiring: a command line becomes running roles.
 
+mod deletion;
 mod head_status;
 mod server;
 mod single;

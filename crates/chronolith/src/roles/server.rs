@@ -13,7 +13,7 @@ use std::time::Duration;
 use chronolith_model::TenantId;
 use chronolith_objstore::BucketConfig;
 use chronolith_query::LocalStore;
-use chronolith_query::http::{StatusSource, router};
+use chronolith_query::http::{SeriesDeletion, StatusSource, router};
 use chronolith_service::exit::Exit;
 use chronolith_service::http::HttpListener;
 use chronolith_service::shutdown::CancellationToken;
@@ -21,6 +21,7 @@ use chronolith_service::{Clock, Metrics, Probes, SystemClock};
 use chronolith_storeapi::Apis;
 use tokio::task::JoinSet;
 
+use super::deletion::IntoBucket;
 use super::head_status::HeadStatus;
 use super::single::{process, query_exit, receive_exit};
 use super::{failure, open_bucket};
@@ -68,7 +69,12 @@ pub(super) async fn run(
         sync_interval: SYNC_INTERVAL,
         ..chronolith_store::Config::default()
     };
-    let parts = chronolith_store::Parts { bucket, metrics: metrics.clone(), probes: probes.clone(), clock };
+    let parts = chronolith_store::Parts {
+        bucket: bucket.clone(),
+        metrics: metrics.clone(),
+        probes: probes.clone(),
+        clock,
+    };
     let store = chronolith_store::build(store_config, parts).await.map_err(|e| failure(&e))?;
 
     let mut query_config = chronolith_query::Config {
@@ -89,8 +95,13 @@ pub(super) async fn run(
     let listener = HttpListener::bind(&args.http_address).await.map_err(|e| failure(&e))?;
     let address = listener.local_addr();
 
+    let readers = vec![store.bucket_store().deletions().clone(), receive.deletions().clone()];
+    let deletion = args
+        .ingest
+        .enable_admin_api
+        .then(|| Arc::new(IntoBucket { bucket: bucket.clone(), readers }) as Arc<dyn SeriesDeletion>);
     let status: Arc<dyn StatusSource> = Arc::new(HeadStatus(receive.tenants()));
-    let api = router(query.api(&query_config, process(flags, Some(status), &metrics, &probes)));
+    let api = router(query.api(&query_config, process(flags, Some(status), deletion, &metrics, &probes)));
     let app = args
         .web
         .prefixes()

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use chronolith_query::Process;
-use chronolith_query::http::{BuildInfo, router};
+use chronolith_query::http::{BuildInfo, SeriesDeletion, router};
 use chronolith_receive::ReceiveError;
 use chronolith_service::exit::{Exit, error_chain};
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{Clock, Metrics, Probes, SystemClock};
 
+use super::deletion::IntoBucket;
 use super::{failure, open_bucket};
 use crate::cli::{QueryArgs, ReceiveArgs, StoreArgs};
 
@@ -61,9 +62,20 @@ pub(super) async fn query(
     let config = args.config();
     let (metrics, probes) = (Metrics::new(), Probes::new());
     let probe = probes.register("query");
+    let bucket = args.objstore.load()?.map(|c| open_bucket(&c, &metrics)).transpose()?;
+    let deletion = match (args.admin.enabled, bucket) {
+        (true, Some(bucket)) => {
+            Some(Arc::new(IntoBucket { bucket, readers: Vec::new() }) as Arc<dyn SeriesDeletion>)
+        }
+        (true, None) => {
+            let text = "--web.enable-admin-api deletes in a bucket: give --objstore.config-file";
+            return Err(Exit::Usage(text.to_owned()));
+        }
+        (false, _) => None,
+    };
     let built = chronolith_query::build(&config, Vec::new()).await.map_err(|e| query_exit(&e))?;
     built.register(&metrics);
-    let api = router(built.api(&config, process(flags, None, &metrics, &probes)));
+    let api = router(built.api(&config, process(flags, None, deletion, &metrics, &probes)));
     let app = args.web.prefixes().mount(chronolith_service::http::compress(api));
     let app = metrics.http().instrument(app.merge(metrics.router()).merge(probes.router()));
     if let Some(address) = built.http_addr() {
@@ -88,12 +100,14 @@ pub(super) fn query_exit(error: &chronolith_query::BuildError) -> Exit {
 pub(super) fn process(
     flags: Vec<(String, String)>,
     status: Option<Arc<dyn chronolith_query::http::StatusSource>>,
+    deletion: Option<Arc<dyn SeriesDeletion>>,
     metrics: &Metrics,
     probes: &Probes,
 ) -> Process {
     let build = BuildInfo { version: env!("CARGO_PKG_VERSION"), revision: "" };
     Process {
         status,
+        deletion,
         flags,
         build,
         started_ms: SystemClock.now_ms(),

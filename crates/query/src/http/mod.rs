@@ -10,6 +10,7 @@
 //!                                                                       └─ process, tsdb_status, scrape, openapi, …
 //! ```
 
+mod admin;
 mod evaluate;
 mod exemplars;
 mod federate;
@@ -48,6 +49,7 @@ use tokio::sync::Semaphore;
 
 use crate::admission::Admission;
 
+pub use admin::SeriesDeletion;
 pub use guard::CrossOrigin;
 pub use notifications::Subscribers;
 pub(crate) use options::enforce;
@@ -103,6 +105,8 @@ pub struct Api {
     pub subscribers: Subscribers,
     /// What this process has on its own disk, where it has a database.
     pub status: Option<Arc<dyn StatusSource>>,
+    /// Deletes series (`--web.enable-admin-api`).
+    pub deletion: Option<Arc<dyn SeriesDeletion>>,
     /// The endpoints and their state, for `/api/v1/stores`.
     pub endpoints: Option<Arc<dyn Fn() -> Vec<EndpointStatus> + Send + Sync>>,
     /// The command line, for `/api/v1/status/flags`.
@@ -190,6 +194,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/status/self_metrics", get(self_metrics::self_metrics))
         .route("/api/v1/status/tsdb", get(tsdb_status::tsdb))
         .route("/api/v1/status/tsdb/blocks", get(tsdb_status::blocks))
+        .route("/api/v1/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route("/federate", get(federate::federate))
         .layer(axum::middleware::from_fn_with_state(api.clone(), guard::when_ready));
     // What tells of a process that is starting answers while it is.

@@ -27,6 +27,7 @@ struct Path {
 const GET: &[&str] = &["get"];
 const GET_POST: &[&str] = &["get", "post"];
 const POST: &[&str] = &["post"];
+const POST_PUT: &[&str] = &["post", "put"];
 
 /// Thanos's parameters of whatever reads stores.
 const READ: [&str; 6] =
@@ -94,6 +95,7 @@ const PATHS: &[Path] = paths! {
     "status/flags" GET "status" false [] "Flags of the process";
     "status/self_metrics" GET "status" false ["metric_name_pattern"] "This process's own metrics";
     "status/tsdb" GET "status" true ["limit" "match[]"] "Cardinality of the heads of all endpoints";
+    "admin/tsdb/delete_series" POST_PUT "admin" false ["match[]" "start" "end"] "Delete series: a request that all readers of the bucket honour";
     "status/tsdb/blocks" GET "status" false [] "Blocks on this process's own disk";
     "status/walreplay" GET "status" false [] "Progress of replaying the log";
     "notifications" GET "status" false [] "What is not as it should be";

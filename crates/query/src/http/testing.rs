@@ -58,6 +58,7 @@ pub(super) async fn api_with(
     let built = build(&config, local).await.unwrap();
     let process = Process {
         status: None,
+        deletion: None,
         flags: vec![("query.timeout".to_owned(), "2m".to_owned())],
         build: BuildInfo { version: "0.0.1", revision: "abc" },
         started_ms: T0,
