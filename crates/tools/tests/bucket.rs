@@ -139,10 +139,13 @@ async fn marks_are_set_removed_and_cleaned_up() {
 #[tokio::test]
 async fn retention_marks_blocks_and_rewrites_those_of_which_some_series_go() {
     let (bucket, tmp) = (Bucket::in_memory(), tempfile::tempdir().unwrap());
+    let two = id(2).to_string();
     put_block(&bucket, 1, TENANT, &series(&["up", "test"]), 0, HOUR).await;
     put_block(&bucket, 2, TENANT, &series(&["up", "test"]), 5 * DAY, 5 * DAY + HOUR).await;
     put_block(&bucket, 3, TENANT, &series(&["up"]), 5 * DAY + HOUR, 5 * DAY + 2 * HOUR).await;
     let file = tmp.path().join("retention.yml");
+    let mark = ["mark", "--id", &two, "--marker", "no-compact-mark.json", "--details", "part 1 of 2"];
+    bucket_text(&bucket, 6 * DAY, &mark).await;
     std::fs::write(&file, "defaults: {raw: 8d}\nseries:\n- matchers: test\n  raw: 3d\n").unwrap();
     let args = ["retention", "--retention.config-file", file.to_str().unwrap()];
     let dry: Vec<&str> = args.iter().copied().chain(["--dry-run"]).collect();
@@ -164,6 +167,9 @@ async fn retention_marks_blocks_and_rewrites_those_of_which_some_series_go() {
     }
     let found = samples(&bucket).await;
     assert_eq!(found, [("{__name__=\"up\"}".to_owned(), 120)].into());
+    let listing = chronolith_tools::Listing::read(&bucket).await.unwrap();
+    let new = listing.blocks.values().find(|b| b.id.0.timestamp_ms() >= 10 * DAY as u64).unwrap();
+    assert_eq!(new.no_compact.as_ref().unwrap().details, "part 1 of 2", "the compactor's hands stay off it");
     let again = bucket_text(&bucket, 10 * DAY, &args).await;
     assert!(again.contains("0 blocks, 0 bytes marked for deletion; 0 blocks"), "{again}");
     let (_, nothing) = bucket_tool(&bucket, 10 * DAY, &["retention"]).await;

@@ -399,4 +399,39 @@ mod tests {
         let left = (0..600).filter(|t| *t != 1 && !(100..=450).contains(t));
         assert_eq!(decoded(&kept), left.map(|t| (start_ts(t), t)).collect::<Vec<_>>());
     }
+
+    #[test]
+    fn windows_are_cut_out_of_all_aggregates() {
+        let part = |samples: &[(i64, f64)]| {
+            let mut encoder = XorEncoder::new();
+            samples.iter().for_each(|(t, v)| encoder.append(*t, *v));
+            encoder.finish()
+        };
+        let windows = |v: f64| part(&[(10, v), (20, v + 1.0), (30, v + 2.0)]);
+        let mut parts = AggrChunk::default();
+        for which in [Aggregate::Count, Aggregate::Sum, Aggregate::Min, Aggregate::Max] {
+            parts = parts.with(which, Encoding::Xor, windows(f64::from(which as u8)));
+        }
+        // First raw sample, totals, last raw sample.
+        let counter = part(&[(3, 5.0), (10, 6.0), (20, 7.0), (30, 9.0), (30, 1.0)]);
+        let chunk = parts.with(Aggregate::Counter, Encoding::Xor, counter).to_chunk(10, 30);
+        let cut = |mint, maxt| without_ranges(&chunk, &[TimeRange::new(mint, maxt)]).unwrap();
+        let read = |chunk: &Chunk, which| {
+            let parts = AggrChunk::parse(&chunk.data).unwrap();
+            let part = parts.get(which, chunk.mint, chunk.maxt).unwrap();
+            let floats = part.iter().unwrap().map(|s| match s.unwrap() {
+                (t, SampleValue::Float(v)) => (t, v),
+                other => panic!("{other:?}"),
+            });
+            floats.collect::<Vec<_>>()
+        };
+        let middle = cut(15, 25);
+        assert_eq!((middle[0].mint, middle[0].maxt), (10, 30));
+        assert_eq!(read(&middle[0], Aggregate::Max), [(10, 3.0), (30, 5.0)]);
+        assert_eq!(read(&middle[0], Aggregate::Counter), [(3, 5.0), (10, 6.0), (30, 9.0), (30, 1.0)]);
+        let end = cut(30, 40);
+        assert_eq!(read(&end[0], Aggregate::Count), [(10, 0.0), (20, 1.0)]);
+        assert_eq!(read(&end[0], Aggregate::Counter), [(3, 5.0), (10, 6.0), (20, 7.0), (20, 1.0)]);
+        assert!(cut(0, 100).is_empty());
+    }
 }
