@@ -250,7 +250,7 @@ fn uvarint(bytes: &[u8], at: &mut usize) -> u64 {
     }
 }
 
-/// Turns round the two chunks of a block's only series, in its index: what an old bug of Prometheus left. The longer entry must
+/// Turns round the two chunks of a block's first series, in its index: what an old bug of Prometheus left. The longer entry must
 /// fit into the padding behind the old one; false when it does not.
 fn turn_chunks_round(dir: &std::path::Path) -> bool {
     use chronolith_tsdb::index::{IndexReader, SeriesRecord};
@@ -297,7 +297,8 @@ async fn chunks_out_of_order_are_found_and_put_in_order() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     let broken = (1..=8).find_map(|n| {
         let pairs: Vec<(&str, &str)> = names[..n].iter().map(|name| (*name, "x")).collect();
-        let mut meta = write_block(tmp.path(), n as u64, &[labels(&pairs)], 0, 4 * HOUR);
+        let mut meta =
+            write_block(tmp.path(), n as u64, &[labels(&pairs), labels(&[("z", "y")])], 0, 4 * HOUR);
         let dir = tmp.path().join(meta.ulid.to_string());
         meta.thanos = Some(chronolith_tsdb::block::ThanosMeta::new(&labels(TENANT), "test"));
         turn_chunks_round(&dir).then_some((meta, dir))
@@ -309,7 +310,7 @@ async fn chunks_out_of_order_are_found_and_put_in_order() {
     assert_eq!((found[0].1.as_str(), &found[0].2[..22]), ("index_known_issues", "1 chunks out of order,"));
     bucket_tool(&bucket, 10 * DAY, &["verify", "--repair"]).await.1.unwrap();
     assert!(DeletionMark::read(&bucket, meta.ulid).await.unwrap().is_some());
-    assert_eq!(samples(&bucket).await.into_values().collect::<Vec<_>>(), [240]);
+    assert_eq!(samples(&bucket).await.into_values().collect::<Vec<_>>(), [240, 240]);
     bucket_text(&bucket, 13 * DAY, &["cleanup"]).await;
     assert_eq!(issues(&bucket, &[]).await, []);
 }

@@ -246,8 +246,9 @@ fn look_through(dir: &Path) -> Vec<Issue> {
     };
     let mut found = Found::default();
     let mut out = Vec::new();
-    if let Err(e) = found.read_index(&block) {
-        out.push(damage(e));
+    match found.read_index(&block) {
+        Ok(()) => found.complete = true,
+        Err(e) => out.push(damage(e)),
     }
     out.extend(found.issues(&meta));
     if out.iter().all(|i| i.issue != CORRUPT) {
@@ -286,6 +287,8 @@ fn decodes(chunk: &chronolith_chunk::Chunk) -> Result<(), chronolith_chunk::Chun
 /// What an index says of its block.
 #[derive(Default)]
 struct Found {
+    /// All of the index could be read.
+    complete: bool,
     series: u64,
     chunks: u64,
     out_of_order: u64,
@@ -364,7 +367,7 @@ impl Found {
                 ),
             );
         }
-        if (meta.stats.num_series, meta.stats.num_chunks) != (self.series, self.chunks) {
+        if self.complete && (meta.stats.num_series, meta.stats.num_chunks) != (self.series, self.chunks) {
             add(
                 META_DISAGREEMENT,
                 format!(
