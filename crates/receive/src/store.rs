@@ -145,7 +145,11 @@ impl Store for TenantsStore {
                     if block.time_range().overlaps(&range) {
                         let label = block_label(&tenant, block.id());
                         let select = query.open(block).map_err(|e| e.within(&label))?;
-                        sources.push(plan.shape(BlockSeriesIter { select, label, query: query.clone() }));
+                        sources.push(plan.shape(BlockSeriesIter {
+                            select,
+                            label,
+                            query: query.of(block.time_range()),
+                        }));
                     }
                 }
                 if let Some(head) = head {
@@ -293,6 +297,12 @@ struct Query {
 }
 
 impl Query {
+    /// The same, asked of what has samples of these times only.
+    fn of(&self, own: TimeRange) -> Self {
+        let range = TimeRange::new(self.range.mint.max(own.mint), self.range.maxt.min(own.maxt));
+        Query { range, ..self.clone() }
+    }
+
     /// Leaves out of a series' chunks what is deleted; false when nothing is left.
     fn unmasked(&self, labels: &Labels, chunks: &mut Vec<Chunk>) -> Result<bool, StoreError> {
         let Some(mask) = &self.mask else { return Ok(true) };
@@ -341,6 +351,8 @@ struct HeadSeriesIter {
     db: Arc<Db>,
     tenant: TenantId,
     query: Query,
+    /// As asked of the samples that were there when the stream began.
+    unmask: Query,
     head: HeadSelect,
     fetched: std::vec::IntoIter<(Labels, Vec<Chunk>)>,
     next_fetched: Option<(Labels, Vec<Chunk>)>,
@@ -354,7 +366,9 @@ struct HeadSeriesIter {
 
 impl HeadSeriesIter {
     fn new(db: Arc<Db>, tenant: TenantId, query: Query, head: HeadSelect, seen: HashSet<BlockId>) -> Self {
+        let own = time_range(&db, &tenant).unwrap_or(query.range);
         HeadSeriesIter {
+            unmask: query.of(own),
             db,
             tenant,
             query,
@@ -401,7 +415,7 @@ impl HeadSeriesIter {
     fn step(&mut self) -> Result<Option<Found>, StoreError> {
         loop {
             let Some((labels, mut chunks)) = self.next_series()? else { return Ok(None) };
-            if self.query.unmasked(&labels, &mut chunks)? {
+            if self.unmask.unmasked(&labels, &mut chunks)? {
                 return Ok(Some((labels, raw_chunks(chunks))));
             }
         }
