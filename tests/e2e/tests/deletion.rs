@@ -94,6 +94,7 @@ fn deleted_series_are_gone_come_back_when_revoked_and_leave_the_bytes() {
     std::fs::remove_dir_all(store).unwrap();
     std::fs::remove_dir_all(tsdb).unwrap();
     server.start_again();
+    server.wait_ready();
     let left = counts(&server, "");
     assert!(left[0] >= 20.0 && left[1] < 20.0, "no revoking brings back what left the bytes: {left:?}");
     tool(tmp.path(), &["verify"]);
