@@ -116,6 +116,7 @@ fn app() -> &'static App {
         let built = runtime.block_on(build(&config, local)).expect("a querier without sockets");
         let process = Process {
             status: None,
+            deletion: None,
             flags: Vec::new(),
             build: BuildInfo { version: "0", revision: "0" },
             started_ms: 0,
