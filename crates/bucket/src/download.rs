@@ -5,7 +5,7 @@ use std::path::Path;
 
 use chronolith_objstore::Bucket;
 use chronolith_tsdb::block::BlockMeta;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use crate::{Error, Result, layout};
 
@@ -49,14 +49,17 @@ pub async fn download_block(
     let chunks = dir.join(layout::CHUNKS);
     tokio::fs::create_dir_all(&chunks).await.map_err(Error::io("create", &chunks))?;
     let files: Vec<(String, u64)> = wanted.iter().map(|(file, size)| ((*file).to_owned(), *size)).collect();
-    let downloads = futures::stream::iter(files).map(|(file, size)| async move {
-        let key = layout::key(block, &file);
-        let got = bucket.get_to_file(&key, &dir.join(&file)).await?;
-        if got != size {
-            let what = format!("{got} bytes downloaded of an object of {size}");
-            return Err(Error::corrupt(&key, 0, what));
+    let downloads = futures::stream::iter(files).map(|(file, size)| {
+        async move {
+            let key = layout::key(block, &file);
+            let got = bucket.get_to_file(&key, &dir.join(&file)).await?;
+            if got != size {
+                let what = format!("{got} bytes downloaded of an object of {size}");
+                return Err(Error::corrupt(&key, 0, what));
+            }
+            Ok(got)
         }
-        Ok(got)
+        .boxed()
     });
     let bytes: u64 = downloads
         .buffer_unordered(concurrency.max(1))

@@ -4,7 +4,7 @@
 //! marks that are there. A block whose meta cannot be read right now is reported as failed, so that its readers can
 //! keep what they have; one whose meta is garbage is reported and skipped; one without a meta is partial.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +15,9 @@ use chronolith_tsdb::block::BlockMeta;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use crate::{BlockFilter, DeletionMark, Error, ErrorKind, Excluded, Result, layout};
+use crate::{
+    BlockFilter, DeletionMark, Error, ErrorKind, Excluded, NoCompactMark, NoDownsampleMark, Result, layout,
+};
 
 /// How the blocks are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,13 +40,15 @@ pub struct FetchOptions {
     pub cache_dir: Option<PathBuf>,
     /// What to leave out.
     pub filter: BlockFilter,
+    /// Read the marks that concern compaction and downsampling as well.
+    pub compaction_marks: bool,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
         // 32 is Thanos's default.
         let (discovery, filter) = (Discovery::default(), BlockFilter::default());
-        FetchOptions { discovery, concurrency: 32, cache_dir: None, filter }
+        FetchOptions { discovery, concurrency: 32, cache_dir: None, filter, compaction_marks: false }
     }
 }
 
@@ -72,6 +76,20 @@ pub struct FetchResult {
     pub failed: BTreeMap<BlockId, String>,
     /// Deletion marks.
     pub marks: HashMap<BlockId, DeletionMark>,
+    /// No-compact marks, if they were asked for.
+    pub no_compact: HashMap<BlockId, NoCompactMark>,
+    /// No-downsample marks, if they were asked for.
+    pub no_downsample: HashMap<BlockId, NoDownsampleMark>,
+    /// Blocks one of whose marks could not be read. What depends on a mark being absent leaves them alone.
+    pub unsure: BTreeSet<BlockId>,
+}
+
+/// The marks of a block.
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    deletion: Option<DeletionMark>,
+    no_compact: Option<NoCompactMark>,
+    no_downsample: Option<NoDownsampleMark>,
 }
 
 /// Finds blocks again and again, remembering metas.
@@ -80,12 +98,30 @@ pub struct Fetcher {
     bucket: Bucket,
     options: FetchOptions,
     known: Mutex<HashMap<BlockId, Arc<BlockMeta>>>,
+    /// Marks that were read, as long as the listing shows the same ones.
+    known_marks: Mutex<HashMap<BlockId, (Listed, Marks)>>,
+}
+
+/// The marks that a listing shows, and when the newest of them was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listed {
+    deletion: bool,
+    no_compact: bool,
+    no_downsample: bool,
+    modified: SystemTime,
+}
+
+impl Listed {
+    const NONE: Listed =
+        Listed { deletion: false, no_compact: false, no_downsample: false, modified: SystemTime::UNIX_EPOCH };
+    const MAYBE_ALL: Listed =
+        Listed { deletion: true, no_compact: true, no_downsample: true, modified: SystemTime::UNIX_EPOCH };
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Found {
     meta: bool,
-    mark: bool,
+    marks: Listed,
     last_modified: SystemTime,
 }
 
@@ -99,7 +135,7 @@ enum MetaState {
 impl Fetcher {
     /// A fetcher over a bucket.
     pub fn new(bucket: Bucket, options: FetchOptions) -> Self {
-        Fetcher { bucket, options, known: Mutex::default() }
+        Fetcher { bucket, options, known: Mutex::default(), known_marks: Mutex::default() }
     }
 
     /// One round with the filter of the options. Errors only when the listing fails.
@@ -119,26 +155,27 @@ impl Fetcher {
         // Owned items: closures over references make the future's `Send` undecidable for callers that spawn it.
         let items: Vec<(BlockId, Found)> = found.iter().map(|(id, f)| (*id, *f)).collect();
         let states = futures::stream::iter(items)
-            .map(|(id, f)| async move { (id, f, self.meta(id, f).await, self.mark(id, f).await) })
+            .map(|(id, f)| async move { (id, f, self.meta(id, f).await, self.marks(id, f).await) })
             .buffer_unordered(self.options.concurrency.max(1));
         let states: Vec<_> = states.collect().await;
-        for (id, f, meta, mark) in states {
-            let mark = mark.unwrap_or_else(|err| {
-                tracing::warn!(block = %id, err = err.chain(), "deletion mark not readable, taken as absent");
-                None
+        for (id, f, meta, marks) in states {
+            let marks = marks.unwrap_or_else(|err| {
+                tracing::warn!(block = %id, err = err.chain(), "mark not readable, taken as absent");
+                result.unsure.insert(id);
+                Marks::default()
             });
             match meta {
                 MetaState::Read(meta) => drop(all.insert(id, meta)),
                 MetaState::Missing => {
-                    let partial = PartialBlock { last_modified: f.last_modified, marked: mark.is_some() };
-                    result.partial.insert(id, partial);
+                    let marked = marks.deletion.is_some();
+                    result.partial.insert(id, PartialBlock { last_modified: f.last_modified, marked });
                 }
                 MetaState::Corrupt(why) => drop(result.corrupt.insert(id, why)),
                 MetaState::Failed(why) => drop(result.failed.insert(id, why)),
             }
-            if let Some(mark) = mark {
-                result.marks.insert(id, mark);
-            }
+            result.marks.extend(marks.deletion.map(|m| (id, m)));
+            result.no_compact.extend(marks.no_compact.map(|m| (id, m)));
+            result.no_downsample.extend(marks.no_downsample.map(|m| (id, m)));
         }
         self.remember(&all, &found);
         result.excluded = filter.apply(&mut all, &result.marks, now_ms);
@@ -153,12 +190,20 @@ impl Fetcher {
             let Some((id, file)) = layout::parse(&object.key) else { continue };
             let entry = found.entry(id).or_insert(Found {
                 meta: false,
-                mark: false,
+                marks: Listed::NONE,
                 last_modified: SystemTime::UNIX_EPOCH,
             });
-            entry.meta |= file == layout::META;
-            entry.mark |= file == layout::DELETION_MARK;
             entry.last_modified = entry.last_modified.max(object.last_modified);
+            match file {
+                layout::META => entry.meta = true,
+                layout::DELETION_MARK => entry.marks.deletion = true,
+                layout::NO_COMPACT_MARK => entry.marks.no_compact = true,
+                layout::NO_DOWNSAMPLE_MARK => entry.marks.no_downsample = true,
+                _ => continue,
+            }
+            if file != layout::META {
+                entry.marks.modified = entry.marks.modified.max(object.last_modified);
+            }
         }
         Ok(found)
     }
@@ -184,7 +229,7 @@ impl Fetcher {
         let dirs = self.bucket.list_dirs("").await?;
         let found = |id: BlockId| {
             let born = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(id.0.timestamp_ms());
-            Found { meta: true, mark: true, last_modified: born }
+            Found { meta: true, marks: Listed::MAYBE_ALL, last_modified: born }
         };
         Ok(dirs.iter().filter_map(|dir| dir.parse().ok()).map(|id| (id, found(id))).collect())
     }
@@ -229,12 +274,34 @@ impl Fetcher {
         Ok(Arc::new(meta))
     }
 
-    async fn mark(&self, id: BlockId, found: Found) -> Result<Option<DeletionMark>> {
-        if found.mark { DeletionMark::read(&self.bucket, id).await } else { Ok(None) }
+    async fn marks(&self, id: BlockId, found: Found) -> Result<Marks> {
+        let listed = found.marks;
+        let by_listing = self.options.discovery == Discovery::Recursive;
+        if by_listing {
+            let known = self.known_marks.lock();
+            if let Some((_, marks)) = known.get(&id).filter(|(before, _)| *before == listed) {
+                return Ok(marks.clone());
+            }
+        }
+        let mut marks = Marks::default();
+        if listed.deletion {
+            marks.deletion = DeletionMark::read(&self.bucket, id).await?;
+        }
+        if self.options.compaction_marks && listed.no_compact {
+            marks.no_compact = NoCompactMark::read(&self.bucket, id).await?;
+        }
+        if self.options.compaction_marks && listed.no_downsample {
+            marks.no_downsample = NoDownsampleMark::read(&self.bucket, id).await?;
+        }
+        if by_listing && listed != Listed::NONE {
+            self.known_marks.lock().insert(id, (listed, marks.clone()));
+        }
+        Ok(marks)
     }
 
     /// Keeps the metas of this round and forgets those of blocks that are gone.
     fn remember(&self, read: &BTreeMap<BlockId, Arc<BlockMeta>>, found: &BTreeMap<BlockId, Found>) {
+        self.known_marks.lock().retain(|id, _| found.contains_key(id));
         let gone: Vec<BlockId> = {
             let mut known = self.known.lock();
             let gone = known.keys().filter(|id| !found.contains_key(id)).copied().collect();

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use chronolith_model::{BlockId, TimeRange};
+use chronolith_model::relabel::LabelEdit;
+use chronolith_model::{BlockId, Relabeling, TimeRange};
 use chronolith_tsdb::block::BlockMeta;
 
 use crate::{DeletionMark, time};
@@ -13,6 +14,8 @@ use crate::{DeletionMark, time};
 pub enum Excluded {
     /// Outside of the reader's time.
     Time,
+    /// The reader's relabel rules drop it.
+    Labels,
     /// Uploaded too recently.
     TooFresh,
     /// Marked for deletion long enough ago.
@@ -26,6 +29,7 @@ impl Excluded {
     pub const fn as_str(self) -> &'static str {
         match self {
             Excluded::Time => "time-excluded",
+            Excluded::Labels => "label-excluded",
             Excluded::TooFresh => "too-fresh",
             Excluded::MarkedForDeletion => "marked-for-deletion",
             Excluded::Duplicate => "duplicate",
@@ -38,10 +42,16 @@ impl Excluded {
 pub struct BlockFilter {
     /// Blocks that overlap this are taken.
     pub range: TimeRange,
+    /// Blocks whose external labels these rules drop, or of which they leave no label, are not taken. `__block_id` is a label,
+    /// too; replica labels are none, so that all replicas of a block go to the same reader.
+    pub shard: Relabeling,
     /// Blocks younger than this are left alone, unless a compactor made them.
     pub consistency_delay_ms: i64,
     /// Blocks marked for longer than this are hidden; `None` takes marked blocks.
     pub hide_marked_after_ms: Option<i64>,
+    /// Labels taken out of the external labels of what is left, so that replicas become one group. A block without any other
+    /// keeps the first of them, with the value `deduped`.
+    pub replica_labels: Vec<String>,
     /// Hide blocks whose sources are all in another one.
     pub hide_duplicates: bool,
 }
@@ -50,8 +60,10 @@ impl Default for BlockFilter {
     fn default() -> Self {
         BlockFilter {
             range: TimeRange::ALL,
+            shard: Relabeling::default(),
             consistency_delay_ms: 0,
             hide_marked_after_ms: None,
+            replica_labels: Vec::new(),
             hide_duplicates: true,
         }
     }
@@ -81,6 +93,10 @@ impl BlockFilter {
             });
         };
         exclude(blocks, Excluded::Time, &mut |m| !self.range.overlaps(&m.time_range()));
+        if !self.shard.is_empty() {
+            let mut edit = LabelEdit::default();
+            exclude(blocks, Excluded::Labels, &mut |m| !self.is_of_shard(m, &mut edit));
+        }
         exclude(blocks, Excluded::TooFresh, &mut |m| {
             now_ms.saturating_sub(born_ms(m)) < self.consistency_delay_ms
                 && !m.thanos.as_ref().is_some_and(|t| NEVER_TOO_FRESH.contains(&t.source.as_str()))
@@ -91,11 +107,42 @@ impl BlockFilter {
                 marked_ms.is_some_and(|t| now_ms.saturating_sub(t) > delay_ms)
             });
         }
+        if !self.replica_labels.is_empty() {
+            for meta in blocks.values_mut() {
+                self.remove_replica_labels(meta);
+            }
+        }
         if self.hide_duplicates {
-            let duplicates = duplicates(blocks);
-            exclude(blocks, Excluded::Duplicate, &mut |m| duplicates.contains(&m.ulid));
+            let covers = covers(blocks.values());
+            exclude(blocks, Excluded::Duplicate, &mut |m| covers.contains_key(&m.ulid));
         }
         excluded
+    }
+
+    fn is_of_shard(&self, meta: &BlockMeta, edit: &mut LabelEdit) -> bool {
+        edit.clear();
+        let id = meta.ulid.to_string();
+        let mut labels = vec![("__block_id", id.as_str())];
+        if let Some(thanos) = &meta.thanos {
+            let own = thanos.labels.iter().filter(|(name, _)| !self.replica_labels.contains(name));
+            labels.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+        }
+        labels.sort_unstable();
+        edit.start(labels);
+        self.shard.apply(edit) && !edit.is_empty()
+    }
+
+    fn remove_replica_labels(&self, meta: &mut Arc<BlockMeta>) {
+        let labels = meta.thanos.as_ref().map(|t| &t.labels);
+        if !labels.is_some_and(|l| self.replica_labels.iter().any(|r| l.contains_key(r))) {
+            return;
+        }
+        if let Some(thanos) = &mut Arc::make_mut(meta).thanos {
+            thanos.labels.retain(|name, _| !self.replica_labels.contains(name));
+            if thanos.labels.is_empty() {
+                thanos.labels.insert(self.replica_labels[0].clone(), "deduped".to_owned());
+            }
+        }
     }
 }
 
@@ -105,12 +152,13 @@ fn born_ms(meta: &BlockMeta) -> i64 {
     uploaded.unwrap_or_else(|| i64::try_from(meta.ulid.0.timestamp_ms()).unwrap_or(i64::MAX))
 }
 
-/// Per resolution and external labels: most sources first, then by ULID; a block whose sources are all in one that
-/// was kept earlier is a duplicate.
-fn duplicates(blocks: &BTreeMap<BlockId, Arc<BlockMeta>>) -> BTreeSet<BlockId> {
+/// The duplicates among blocks, each with the block that has all of its sources. Per resolution and external labels: most
+/// sources first, then by ULID; a block whose sources are all in one that was kept earlier is a duplicate.
+pub fn covers<'a>(blocks: impl IntoIterator<Item = &'a Arc<BlockMeta>>) -> BTreeMap<BlockId, BlockId> {
     type Labels = BTreeMap<String, String>;
+    type Kept = (BlockId, Arc<BTreeSet<BlockId>>);
     let mut groups: BTreeMap<(i64, Labels), Vec<&Arc<BlockMeta>>> = BTreeMap::new();
-    for meta in blocks.values() {
+    for meta in blocks {
         let thanos = meta.thanos.clone().unwrap_or_default();
         groups.entry((thanos.downsample.resolution, thanos.labels)).or_default().push(meta);
     }
@@ -121,20 +169,21 @@ fn duplicates(blocks: &BTreeMap<BlockId, Arc<BlockMeta>>) -> BTreeSet<BlockId> {
             m.compaction.sources.iter().copied().collect()
         }
     };
-    let mut out = BTreeSet::new();
+    let mut out = BTreeMap::new();
     for mut group in groups.into_values() {
         group.sort_by_key(|m| (std::cmp::Reverse(m.compaction.sources.len()), m.ulid));
         // A cover must have each of the block's sources, so looking under one of them is enough.
-        let mut kept_by_source: HashMap<BlockId, Vec<Arc<BTreeSet<BlockId>>>> = HashMap::new();
+        let mut kept_by_source: HashMap<BlockId, Vec<Kept>> = HashMap::new();
         for meta in group {
             let own = Arc::new(sources(meta));
             let candidates = own.first().and_then(|s| kept_by_source.get(s));
-            if candidates.is_some_and(|kept| kept.iter().any(|k| own.is_subset(k))) {
-                out.insert(meta.ulid);
+            if let Some((cover, _)) = candidates.and_then(|kept| kept.iter().find(|(_, k)| own.is_subset(k)))
+            {
+                out.insert(meta.ulid, *cover);
                 continue;
             }
             for source in own.iter() {
-                kept_by_source.entry(*source).or_default().push(own.clone());
+                kept_by_source.entry(*source).or_default().push((meta.ulid, own.clone()));
             }
         }
     }
@@ -183,6 +232,46 @@ mod tests {
         let got = apply(&BlockFilter::default(), blocks, 0);
         let duplicate = "duplicate";
         assert_eq!(got, BTreeMap::from([(1, duplicate), (2, duplicate), (10, duplicate)]));
+    }
+
+    #[test]
+    fn shards_and_replica_labels() {
+        use chronolith_model::relabel::{RelabelAction, RuleSpec};
+        let replica = |n: u128, cluster: &str, replica: &str| {
+            let mut meta = BlockMeta::clone(&block(n, &[n], cluster));
+            let labels = &mut meta.thanos.as_mut().unwrap().labels;
+            labels.insert("replica".to_owned(), replica.to_owned());
+            labels.retain(|_, value| !value.is_empty());
+            Arc::new(meta)
+        };
+        let blocks =
+            vec![replica(1, "a", "x"), replica(2, "a", "y"), replica(3, "b", "x"), replica(4, "", "x")];
+        let keep = |label: &str, regex: &str| {
+            let spec = RuleSpec {
+                source_labels: vec![label.to_owned()],
+                regex: Some(regex.to_owned()),
+                action: RelabelAction::Keep,
+                ..RuleSpec::default()
+            };
+            Relabeling::new(vec![spec]).unwrap()
+        };
+        let replica_labels = vec!["replica".to_owned()];
+        let mut filter =
+            BlockFilter { shard: keep("cluster", "a"), replica_labels, ..BlockFilter::default() };
+        let out = "label-excluded";
+        assert_eq!(apply(&filter, blocks.clone(), 0), BTreeMap::from([(3, out), (4, out)]));
+        filter.shard = keep("__block_id", &id(3).to_string());
+        assert_eq!(apply(&filter, blocks.clone(), 0).len(), 3);
+        // Replica labels do not count for the choice.
+        filter.shard = keep("replica", "x");
+        assert_eq!(apply(&filter, blocks.clone(), 0).len(), 4);
+        filter.shard = Relabeling::default();
+        let mut map: BTreeMap<_, _> = blocks.into_iter().map(|m| (m.ulid, m)).collect();
+        filter.apply(&mut map, &HashMap::new(), 0);
+        let labels = |n: u128| map[&id(n)].thanos.clone().unwrap().labels;
+        assert_eq!(labels(1), labels(2));
+        assert_eq!(labels(1), BTreeMap::from([("cluster".to_owned(), "a".to_owned())]));
+        assert_eq!(labels(4), BTreeMap::from([("replica".to_owned(), "deduped".to_owned())]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod layout;
 mod marks;
 mod series;
 mod time;
+mod time_bound;
 mod upload;
 
 pub use cache::{IndexCache, RangeCache};
@@ -28,8 +29,9 @@ pub use deletions::{DeletionRequest, DeletionWatch, Deletions, Mask};
 pub use download::download_block;
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
-pub use filter::{BlockFilter, Excluded};
+pub use filter::{BlockFilter, Excluded, covers};
 pub use index_header::{HeaderSource, IndexHeader};
 pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark};
 pub use series::{BlockSeries, BucketBlock, Limiter, Limits, QueryStats, SelectRequest, StatsSnapshot};
+pub use time_bound::TimeBound;
 pub use upload::{UploadOptions, is_uploaded, upload_block};

@@ -15,9 +15,8 @@ mod metrics;
 mod run;
 mod series;
 mod source;
-mod time_bound;
 
+pub use chronolith_bucket::TimeBound;
 pub use config::Config;
 pub use run::{BuildError, Built, Parts, build, run};
 pub use source::{BucketStore, SyncReport};
-pub use time_bound::TimeBound;

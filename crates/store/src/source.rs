@@ -59,6 +59,7 @@ impl BucketStore {
             concurrency: config.meta_fetch_concurrency,
             cache_dir: Some(config.data_dir.clone()),
             filter: BlockFilter::default(),
+            compaction_marks: false,
         };
         let cache = Arc::new(IndexCache::new(config.index_cache_bytes_max));
         let store_metrics = metrics.register(|registry| {
@@ -82,7 +83,7 @@ impl BucketStore {
             range: s.served_range(),
             consistency_delay_ms: delay_ms(s.config.consistency_delay),
             hide_marked_after_ms: Some(delay_ms(s.config.ignore_deletion_marks_delay)),
-            hide_duplicates: true,
+            ..BlockFilter::default()
         };
         let found = s.fetcher.fetch_with(&filter, now_ms).await.inspect_err(|_| {
             s.metrics.sync_failures.inc();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,10 @@ pub struct FaultControl {
     fail_next: Arc<AtomicU64>,
     /// Operations to let pass before one fails, plus one; 0 is off.
     countdown: Arc<AtomicU64>,
+    /// The operation at which the process that uses the store dies; 0 is never.
+    death: Arc<AtomicU64>,
+    /// That operation still has its effect.
+    last_applies: Arc<AtomicBool>,
 }
 
 impl FaultControl {
@@ -56,6 +60,19 @@ impl FaultControl {
     /// Lets `count` operations pass and the next one fail, once.
     pub fn fail_after(&self, count: u64) {
         self.countdown.store(count + 1, Ordering::SeqCst);
+    }
+
+    /// Lets `count` more operations pass and all later ones fail: what the bucket sees of a process that is killed. With
+    /// `last_applies` the first of those that fail has its effect, if it is a write.
+    pub fn die_after(&self, count: u64, last_applies: bool) {
+        self.last_applies.store(last_applies, Ordering::SeqCst);
+        self.death.store(self.operations() + count + 1, Ordering::SeqCst);
+    }
+
+    /// True when [`FaultControl::die_after`] has come to its end.
+    pub fn is_dead(&self) -> bool {
+        let death = self.death.load(Ordering::SeqCst);
+        death > 0 && self.operations() >= death
     }
 
     /// Operations so far.
@@ -99,7 +116,11 @@ impl FaultyStore {
     }
 
     fn check(&self, faults: &StoreFaults) -> Result<()> {
-        self.control.operations.fetch_add(1, Ordering::SeqCst);
+        let operation = self.control.operations.fetch_add(1, Ordering::SeqCst) + 1;
+        let death = self.control.death.load(Ordering::SeqCst);
+        if death > 0 && operation >= death {
+            return Err(injected());
+        }
         let next =
             self.control.fail_next.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         let countdown = &self.control.countdown;
@@ -126,6 +147,11 @@ impl fmt::Display for FaultyStore {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let dying = self.control.death.load(Ordering::SeqCst) == self.control.operations() + 1
+            && self.control.last_applies.load(Ordering::SeqCst);
+        if dying {
+            let _ = self.inner.put_opts(at, payload.clone(), opts.clone()).await;
+        }
         let faults = self.before(at.as_ref()).await?;
         let result = self.inner.put_opts(at, payload, opts).await?;
         if hit(faults.fail_after_write) { Err(injected()) } else { Ok(result) }

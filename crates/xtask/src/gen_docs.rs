@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "receive",
     "store",
     "query",
+    "compact",
     "tools bucket",
     "tools bucket ls",
     "tools bucket inspect",

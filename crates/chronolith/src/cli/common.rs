@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chronolith_bucket::Discovery;
 use chronolith_objstore::BucketConfig;
 use chronolith_service::config::{inline_or_file, parse_label_flag};
 use chronolith_service::exit::Exit;
@@ -108,4 +109,13 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
 /// One `--label`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     parse_label_flag(text)
+}
+
+/// `--block-discovery-strategy`.
+pub(crate) fn discovery(text: &str) -> Result<Discovery, String> {
+    match text {
+        "recursive" => Ok(Discovery::Recursive),
+        "concurrent" => Ok(Discovery::Concurrent),
+        _ => Err("want recursive or concurrent".to_owned()),
+    }
 }

@@ -1,6 +1,7 @@
 //! The command line: what the user typed, apart from what a role needs. A role's `Args` turn into its `Config`.
 
 mod common;
+mod compact;
 mod query;
 mod receive;
 mod ring;
@@ -13,6 +14,7 @@ use chronolith_service::exit::Exit;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use compact::CompactArgs;
 pub(crate) use query::QueryArgs;
 pub(crate) use receive::ReceiveArgs;
 pub(crate) use server::ServerArgs;
@@ -40,6 +42,8 @@ pub(crate) enum Role {
     Query(Box<QueryArgs>),
     /// Look at buckets and blocks, and mend them.
     Tools(Box<ToolsArgs>),
+    /// Compact, deduplicate and downsample the blocks of a bucket, and delete what is superfluous.
+    Compact(Box<CompactArgs>),
 }
 
 /// A parsed command line.
@@ -67,7 +71,8 @@ fn explain(error: clap::Error) -> Exit {
             Exit::Success
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => Exit::Usage(
-            "a role is missing: server, receive, store, query or tools (see chronolith --help)".to_owned(),
+            "a role is missing: server, receive, store, query, compact or tools (see chronolith --help)"
+                .to_owned(),
         ),
         // clap's first paragraph says what is wrong; the rest repeats the usage.
         _ => {
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_role_parses_with_its_defaults() {
-        for role in ["server", "receive", "store", "query"] {
+        for role in ["server", "receive", "store", "query", "compact"] {
             Cli::try_parse_from(["chronolith", role]).unwrap_or_else(|e| panic!("{role}: {e}"));
         }
     }

@@ -6,6 +6,7 @@ use chronolith_service::config::DurationMs;
 use clap::Args;
 
 use super::common::{LogArgs, ObjstoreArgs, address};
+use super::compact::CompactionArgs;
 use super::query::EvaluationArgs;
 use super::receive::IngestArgs;
 use super::web::WebArgs;
@@ -32,6 +33,11 @@ pub(crate) struct ServerArgs {
     pub(crate) ingest: IngestArgs,
     #[command(flatten)]
     pub(crate) evaluation: EvaluationArgs,
+    /// Compact the bucket in this process. Other compactors of the same bucket do no harm.
+    #[arg(long = "compact", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) compact: bool,
+    #[command(flatten)]
+    pub(crate) compaction: CompactionArgs,
     #[command(flatten)]
     pub(crate) web: WebArgs,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use chronolith_service::config::{ByteSize, DurationMs};
 use chronolith_store::{Config, TimeBound};
 use clap::Args;
 
-use super::common::{GrpcServerTlsArgs, LogArgs, ObjstoreArgs, address};
+use super::common::{GrpcServerTlsArgs, LogArgs, ObjstoreArgs, address, discovery};
 
 /// Serve the blocks of a bucket through the StoreAPI.
 #[derive(Args, Clone, Debug)]
@@ -85,14 +85,6 @@ pub(crate) struct StoreArgs {
     pub(crate) objstore: ObjstoreArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
-}
-
-fn discovery(text: &str) -> Result<Discovery, String> {
-    match text {
-        "recursive" => Ok(Discovery::Recursive),
-        "concurrent" => Ok(Discovery::Concurrent),
-        _ => Err("want recursive or concurrent".to_owned()),
-    }
 }
 
 impl StoreArgs {

@@ -34,6 +34,7 @@ pub(crate) fn run(command: Command) -> Exit {
             Role::Store(args) => single::store(&args, stop).await,
             Role::Query(args) => single::query(&args, flags, stop).await,
             Role::Tools(args) => tools::run(*args, stop).await,
+            Role::Compact(args) => single::compact(&args, stop).await,
         }
     });
     // Threads that still evaluate a query do not hold up the end.

@@ -1,4 +1,4 @@
-//! Everything in one process: receive, store and query, wired by function calls; one HTTP port, one gRPC port.
+//! Everything in one process: receive, store, query and compact, wired by function calls; one HTTP port, one gRPC port.
 //!
 //! ```text
 //! HTTP ─┬─ remote write, flush ─ receive ─ heads ─ blocks ─ bucket
@@ -14,7 +14,7 @@ use chronolith_model::TenantId;
 use chronolith_objstore::BucketConfig;
 use chronolith_query::LocalStore;
 use chronolith_query::http::{SeriesDeletion, StatusSource, router};
-use chronolith_service::exit::Exit;
+use chronolith_service::exit::{Exit, error_chain};
 use chronolith_service::http::HttpListener;
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{Clock, Metrics, Probes, SystemClock};
@@ -73,9 +73,25 @@ pub(super) async fn run(
         bucket: bucket.clone(),
         metrics: metrics.clone(),
         probes: probes.clone(),
-        clock,
+        clock: Arc::clone(&clock),
     };
     let store = chronolith_store::build(store_config, parts).await.map_err(|e| failure(&e))?;
+
+    let compact = if args.compact {
+        let config = chronolith_compact::Config {
+            data_dir: args.data_dir.join("compact"),
+            http_address: None,
+            wait: true,
+            hash: args.ingest.config()?.hash,
+            ..args.compaction.config()?
+        };
+        let (metrics, probes) = (metrics.clone(), probes.clone());
+        let parts =
+            chronolith_compact::Parts { bucket: bucket.clone(), metrics, probes, clock: Arc::clone(&clock) };
+        Some(chronolith_compact::build(config, parts).await.map_err(|e| failure(&e))?)
+    } else {
+        None
+    };
 
     let mut query_config = chronolith_query::Config {
         http_address: None,
@@ -127,6 +143,18 @@ pub(super) async fn run(
     tasks.spawn(async move { chronolith_receive::run(receive, token).await.map_err(|e| receive_exit(&e)) });
     let token = stop_roles.clone();
     tasks.spawn(async move { chronolith_store::run(store, token).await.map_err(|e| failure(e.as_ref())) });
+    if let Some(compact) = compact {
+        let token = stop_roles.clone();
+        let ended = token.clone();
+        tasks.spawn(async move {
+            // The others can do without; whoever runs a server on a bucket of that kind reads why.
+            if let Err(err) = chronolith_compact::run(compact, token).await {
+                tracing::error!(role = "compact", err = error_chain(&err), "the bucket is not compacted");
+                ended.cancelled().await;
+            }
+            Ok(())
+        });
+    }
     let (token, ready) = (stop_listening.clone(), probes.clone());
     tasks.spawn(async move {
         chronolith_query::run(query, axum::Router::new(), ready, token).await.map_err(|e| failure(&e))

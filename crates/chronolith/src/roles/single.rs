@@ -11,7 +11,7 @@ use chronolith_service::{Clock, Metrics, Probes, SystemClock};
 
 use super::deletion::IntoBucket;
 use super::{failure, open_bucket};
-use crate::cli::{QueryArgs, ReceiveArgs, StoreArgs};
+use crate::cli::{CompactArgs, QueryArgs, ReceiveArgs, StoreArgs};
 
 /// Remote write in, blocks out.
 pub(super) async fn receive(args: &ReceiveArgs, stop: CancellationToken) -> Result<(), Exit> {
@@ -50,6 +50,21 @@ pub(super) async fn store(args: &StoreArgs, stop: CancellationToken) -> Result<(
     let built = chronolith_store::build(args.config(), parts).await.map_err(|e| failure(&e))?;
     let built = built.folding(chronolith_query::evaluate_over);
     chronolith_store::run(built, stop).await.map_err(|e| failure(e.as_ref()))
+}
+
+/// The blocks of a bucket, fewer and bigger.
+pub(super) async fn compact(args: &CompactArgs, stop: CancellationToken) -> Result<(), Exit> {
+    args.log.init();
+    let config = args.config()?;
+    let Some(objstore) = args.objstore.load()? else {
+        return Err(Exit::Usage("a compactor needs a bucket: give --objstore.config-file".to_owned()));
+    };
+    let metrics = Metrics::new();
+    let bucket = open_bucket(&objstore, &metrics)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let parts = chronolith_compact::Parts { bucket, metrics, probes: Probes::new(), clock };
+    let built = chronolith_compact::build(config, parts).await.map_err(|e| failure(&e))?;
+    chronolith_compact::run(built, stop).await.map_err(|e| failure(&e))
 }
 
 /// PromQL over endpoints.

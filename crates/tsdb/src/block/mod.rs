@@ -33,7 +33,7 @@ pub use segment::{SEGMENT_BYTES_MAX, chunk_entry_bytes, parse_chunk, segment_nam
 pub use select::Select;
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};
 pub use unknown::UnknownKeys;
-pub use verify::{VerifyReport, verify};
+pub use verify::{VerifyReport, verify, verify_structure};
 pub(crate) use writer::BlockDraft;
 pub use writer::{BlockParts, BlockWriter, BlockWriterOptions};
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chronolith_model::{format_duration_ms, parse_duration_ms};
 
-/// An end of the time that a store serves.
+/// An end of the time of blocks that a role takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeBound {
     /// Milliseconds since the epoch.

@@ -1,0 +1,190 @@
+//! Which blocks are to be downsampled, and the job that does it.
+//!
+//! Raw blocks of 40 h and more get a block of five-minute aggregates, those of 10 d and more one of hours, once the sources of
+//! a block are not all in blocks of the coarser resolution already. The job works under the lease of the block's group, so nobody compacts the block
+//! away meanwhile; the result has the block's sources, so a job done twice leaves a duplicate that is collected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use chronolith_bucket::{Error, NoDownsampleMark};
+use chronolith_model::{BlockId, Resolution};
+use chronolith_tsdb::block::{Block, BlockMeta, BlockWriterOptions, verify_structure};
+use futures::{FutureExt, StreamExt};
+
+use crate::compactor::{Compactor, Outcome};
+use crate::downsample::{downsample, next_resolution};
+use crate::group::GroupKey;
+use crate::job::{self, JobError, REASON_DAMAGED};
+use crate::lease::Lease;
+use crate::metrics::by;
+use crate::sync::View;
+
+/// Shortest block that is downsampled, by its resolution; Thanos's.
+const LENGTH_MIN_MS: [(Resolution, i64); 2] =
+    [(Resolution::Raw, 40 * 3_600_000), (Resolution::FiveMinutes, 10 * 24 * 3_600_000)];
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) made: usize,
+    pub(crate) failed: usize,
+    pub(crate) busy: usize,
+    pub(crate) silent: usize,
+}
+
+/// Downsamples what is due, raw blocks first. `view` becomes what the last look found.
+pub(crate) async fn run(c: &Compactor, view: &mut View) -> Result<Done, Error> {
+    let mut done = Done::default();
+    for (resolution, length_min_ms) in LENGTH_MIN_MS {
+        let due = due(view, resolution, length_min_ms);
+        c.metrics.todo_downsamples.set(due.len() as i64);
+        if due.is_empty() || c.stop.is_cancelled() {
+            continue;
+        }
+        // Blocks of one group share a lease, so they come one after the other.
+        let groups = crate::group::group(&due).into_values().collect::<Vec<_>>();
+        let jobs = futures::stream::iter(groups).map(|blocks| {
+            async move {
+                let mut outcomes = Vec::with_capacity(blocks.len());
+                for meta in &blocks {
+                    outcomes.push(step(c, meta).await);
+                }
+                outcomes
+            }
+            .boxed()
+        });
+        let outcomes: Vec<Vec<Outcome>> =
+            jobs.buffer_unordered(c.config.downsample_concurrency.max(1)).collect().await;
+        for outcome in outcomes.into_iter().flatten() {
+            match outcome {
+                Outcome::Changed { compacted } => done.made += usize::from(compacted),
+                Outcome::Failed => done.failed += 1,
+                Outcome::Busy { alive } => {
+                    done.busy += 1;
+                    done.silent += usize::from(!alive);
+                }
+                Outcome::Nothing | Outcome::Stale => {}
+            }
+        }
+        *view = c.syncer.sync().await?;
+    }
+    c.metrics.todo_downsamples.set(0);
+    Ok(done)
+}
+
+/// The blocks of a resolution that have no block of the next one.
+fn due(view: &View, resolution: Resolution, length_min_ms: i64) -> Vec<Arc<BlockMeta>> {
+    let Some(next) = next_resolution(resolution) else { return Vec::new() };
+    let mut covered: BTreeMap<BTreeMap<String, String>, BTreeSet<BlockId>> = BTreeMap::new();
+    for meta in view.blocks.values().filter(|m| m.resolution() == Some(next)) {
+        covered.entry(GroupKey::of(meta).labels).or_default().extend(&meta.compaction.sources);
+    }
+    let is_due = |m: &&Arc<BlockMeta>| {
+        let covered = covered.get(&GroupKey::of(m).labels);
+        m.resolution() == Some(resolution)
+            && m.max_time - m.min_time >= length_min_ms
+            && !view.found.no_downsample.contains_key(&m.ulid)
+            && !m.compaction.sources.iter().all(|s| covered.is_some_and(|c| c.contains(s)))
+    };
+    view.blocks.values().filter(is_due).cloned().collect()
+}
+
+async fn step(c: &Compactor, meta: &Arc<BlockMeta>) -> Outcome {
+    if c.stop.is_cancelled() {
+        return Outcome::Nothing;
+    }
+    let key = GroupKey::of(meta);
+    let resolution = by(key.resolution_ms);
+    match try_step(c, &key, meta).await {
+        Ok(outcome) => outcome,
+        Err(JobError::Stale(why)) => {
+            tracing::debug!(role = "compact", block = %meta.ulid, why, "not downsampled");
+            Outcome::Stale
+        }
+        Err(JobError::Lost) => {
+            c.metrics.leases_lost.inc();
+            Outcome::Busy { alive: true }
+        }
+        Err(err) => {
+            c.metrics.downsample_failures.get_or_create(&resolution).inc();
+            let bad = matches!(err, JobError::BadBlock { .. });
+            tracing::error!(role = "compact", block = %meta.ulid, err = err.chain(), "block not downsampled");
+            if bad && mark(c, meta.ulid, &err.chain(), REASON_DAMAGED).await.is_ok() {
+                return Outcome::Changed { compacted: false };
+            }
+            Outcome::Failed
+        }
+    }
+}
+
+async fn mark(c: &Compactor, block: BlockId, details: &str, reason: &'static str) -> Result<(), Error> {
+    if NoDownsampleMark::write(&c.bucket, block, c.clock.now_ms(), details, reason).await? {
+        c.metrics.marked("no-downsample-mark.json", reason, 1);
+    }
+    Ok(())
+}
+
+async fn try_step(c: &Compactor, key: &GroupKey, meta: &Arc<BlockMeta>) -> Result<Outcome, JobError> {
+    let lease = match c.claim(&key.name(), &format!("downsample {}", meta.ulid)).await? {
+        Ok(lease) => lease,
+        Err(outcome) => return Ok(outcome),
+    };
+    let result = tokio::select! {
+        done = work(c, key, meta, &lease) => done,
+        () = c.stop.cancelled() => Err(JobError::Lost),
+    };
+    lease.release().await;
+    result
+}
+
+async fn work(
+    c: &Compactor,
+    key: &GroupKey,
+    meta: &Arc<BlockMeta>,
+    lease: &Lease,
+) -> Result<Outcome, JobError> {
+    let inputs = [meta.clone()];
+    job::still_valid(c, &inputs, lease).await?;
+    let began = Instant::now();
+    let _space = job::reserve(c, &inputs).await?;
+    let dir = c.work.job_dir(&format!("{}-{}", key.name(), meta.ulid))?;
+    let input = job::download(c, &inputs, dir.path()).await?.remove(0);
+    let (parent, lost, clock) = (dir.path().to_owned(), lease.lost(), c.clock.clone());
+    let source = meta.ulid;
+    let made = job::blocking(move || {
+        let wanted = || !lost.load(std::sync::atomic::Ordering::SeqCst);
+        let options = BlockWriterOptions { sync: false, ..BlockWriterOptions::default() };
+        let made = Block::open(&input)
+            .and_then(|block| downsample(&block, &parent, job::new_id(clock.now_ms()), options, wanted));
+        if lost.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(JobError::Lost);
+        }
+        let made = made.map_err(|e| match e.kind() {
+            chronolith_tsdb::ErrorKind::Unavailable => JobError::Result(e),
+            _ => JobError::BadBlock { block: source, reason: REASON_DAMAGED, source: Box::new(e) },
+        })?;
+        if let Some(made) = &made {
+            verify_structure(&parent.join(made.ulid.to_string())).map_err(JobError::Result)?;
+        }
+        Ok(made)
+    })
+    .await?;
+    let Some(mut made) = made else {
+        mark(c, meta.ulid, "nothing is left to be downsampled", "empty").await?;
+        return Ok(Outcome::Changed { compacted: false });
+    };
+    // Labels as the group has them, without replicas.
+    if let Some(thanos) = &mut made.thanos {
+        thanos.labels.clone_from(&key.labels);
+    }
+    job::still_valid(c, &inputs, lease).await?;
+    job::upload(c, dir.path(), &made, lease).await?;
+    if !c.cleaner.is_whole(made.ulid).await? {
+        return Err(JobError::Stale(format!("the result {} is not whole in the bucket", made.ulid)));
+    }
+    c.metrics.downsamples.get_or_create(&by(key.resolution_ms)).inc();
+    tracing::info!(role = "compact", block = %meta.ulid, made = %made.ulid, seconds = began.elapsed().as_secs_f64(), "block downsampled");
+    Ok(Outcome::Changed { compacted: true })
+}
