@@ -7,7 +7,7 @@
 //! In a pass each group makes at most one step, several groups at a time. What fails in a group is logged, counted, and left for the next iteration;
 //! a block that is to blame for good gets a no-compact mark. Nothing ever stops the other groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +47,8 @@ pub struct Compactor {
     pub(crate) leases: Leases,
     pub(crate) work: WorkDir,
     pub(crate) cleaner: Cleaner,
+    /// Blocks without a series that goes by the named rules.
+    pub(crate) retained: Mutex<BTreeSet<(BlockId, String)>>,
     planner: Planner,
     speed: Speed,
     /// Jobs end soon after it goes down.
@@ -60,6 +62,8 @@ pub struct Report {
     pub compactions: usize,
     /// Blocks downsampled.
     pub downsamples: usize,
+    /// Blocks marked or rewritten since they, or series of them, are out of retention.
+    pub retired: usize,
     /// Blocks deleted.
     pub deleted: usize,
     /// Groups in which something failed.
@@ -107,6 +111,7 @@ impl Compactor {
                 seen_whole: Mutex::default(),
             },
             planner: Planner::up_to_level(config.level_max),
+            retained: Mutex::default(),
             speed: Speed::default(),
             config,
             bucket,
@@ -154,6 +159,15 @@ impl Compactor {
             report.busy += done.busy;
             report.silent += done.silent;
             report.failed += done.failed;
+        }
+        // After downsampling, or samples would go before there are coarser ones.
+        if !self.stop.is_cancelled() {
+            let done = crate::retire::run(self, &view).await?;
+            report.retired = done.changed;
+            report.failed += done.failed;
+            if done.changed > 0 {
+                self.syncer.forget();
+            }
         }
         report.deleted += self.cleaner.delete_partial(&view).await;
         report.failed += failed.len();

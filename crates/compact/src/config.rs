@@ -7,6 +7,8 @@ use chronolith_bucket::{Discovery, TimeBound};
 use chronolith_model::Relabeling;
 use chronolith_tsdb::merge::Deduplication;
 
+use crate::retention::Policy;
+
 /// Settings of a compactor.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -56,6 +58,8 @@ pub struct Config {
     pub downsampling_disabled: bool,
     /// `--downsample.concurrency`: blocks downsampled at a time.
     pub downsample_concurrency: usize,
+    /// `--retention.*`: how long what is kept.
+    pub retention: Policy,
     /// `--compact.single-worker`: no leases; nobody else compacts this bucket.
     pub single_worker: bool,
     /// `--compact.lease-duration`: a worker that was not heard of for so long, and half as long again, is taken for dead.
@@ -91,6 +95,7 @@ impl Default for Config {
             max_time: TimeBound::At(i64::MAX),
             downsampling_disabled: false,
             downsample_concurrency: 1,
+            retention: Policy::default(),
             single_worker: false,
             lease_duration: Duration::from_secs(60),
             disk_bytes_max: 0,

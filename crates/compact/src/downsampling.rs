@@ -19,6 +19,7 @@ use crate::group::GroupKey;
 use crate::job::{self, JobError, REASON_DAMAGED};
 use crate::lease::Lease;
 use crate::metrics::by;
+use crate::rewrite::origins;
 use crate::sync::View;
 
 /// Shortest block that is downsampled, by its resolution; Thanos's.
@@ -79,16 +80,29 @@ fn due(view: &View, resolution: Resolution, length_min_ms: i64) -> Vec<Arc<Block
     let Some(next) = next_resolution(resolution) else { return Vec::new() };
     let mut covered: BTreeMap<BTreeMap<String, String>, BTreeSet<BlockId>> = BTreeMap::new();
     for meta in view.blocks.values().filter(|m| m.resolution() == Some(next)) {
-        covered.entry(GroupKey::of(meta).labels).or_default().extend(&meta.compaction.sources);
+        let covered = covered.entry(GroupKey::of(meta).labels).or_default();
+        covered.extend(&meta.compaction.sources);
+        covered.extend(origins(meta));
     }
     let is_due = |m: &&Arc<BlockMeta>| {
         let covered = covered.get(&GroupKey::of(m).labels);
         m.resolution() == Some(resolution)
             && m.max_time - m.min_time >= length_min_ms
             && !view.found.no_downsample.contains_key(&m.ulid)
-            && !m.compaction.sources.iter().all(|s| covered.is_some_and(|c| c.contains(s)))
+            && !covered.is_some_and(|covered| is_covered(m, covered))
     };
     view.blocks.values().filter(is_due).cloned().collect()
+}
+
+/// True when the data of all sources is downsampled, also where the block, or the coarser one, was rewritten since. A rewritten
+/// block's sources have the times of those that they stand for.
+fn is_covered(meta: &BlockMeta, covered: &BTreeSet<BlockId>) -> bool {
+    let origins = origins(meta);
+    let stands_for = |s: &BlockId| {
+        let mut same_time = origins.iter().filter(|o| o.0.timestamp_ms() == s.0.timestamp_ms());
+        same_time.any(|o| covered.contains(o))
+    };
+    meta.compaction.sources.iter().all(|s| covered.contains(s) || stands_for(s))
 }
 
 async fn step(c: &Compactor, meta: &Arc<BlockMeta>) -> Outcome {
@@ -187,4 +201,30 @@ async fn work(
     c.metrics.downsamples.get_or_create(&by(key.resolution_ms)).inc();
     tracing::info!(role = "compact", block = %meta.ulid, made = %made.ulid, seconds = began.elapsed().as_secs_f64(), "block downsampled");
     Ok(Outcome::Changed { compacted: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use chronolith_bucket::deletions::derived_source;
+    use chronolith_tsdb::block::ThanosMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_block_that_was_rewritten_is_not_downsampled_again() {
+        let source = BlockId(ulid::Ulid::from_parts(1_000, 1));
+        let mut meta = BlockMeta::new(source, 0, 1);
+        meta.compaction.sources = vec![derived_source(source, "retention x")];
+        let (covered, other) =
+            (BTreeSet::from([source]), BTreeSet::from([BlockId(ulid::Ulid::from_parts(2_000, 1))]));
+        assert!(!is_covered(&meta, &covered), "nothing says what it stands for");
+        let mut thanos = ThanosMeta::default();
+        let rewrites = serde_json::json!([{"sources": [source.to_string()], "deletions_applied": []}]);
+        thanos.unknown.insert("rewrites".to_owned(), rewrites);
+        meta.thanos = Some(thanos);
+        assert!(is_covered(&meta, &covered));
+        assert!(!is_covered(&meta, &other));
+        meta.compaction.sources.extend(&other);
+        assert!(!is_covered(&meta, &covered), "one source is not downsampled yet");
+    }
 }

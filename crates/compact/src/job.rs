@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chronolith_bucket::{
-    DeletionMark, ErrorKind, NoCompactMark, UploadOptions, download_block, layout, upload_block,
+    DeletionMark, Deletions, ErrorKind, NoCompactMark, UploadOptions, download_block, layout, upload_block,
 };
 use chronolith_model::BlockId;
 use chronolith_tsdb::block::{BlockMeta, ThanosMeta, verify_structure};
@@ -103,7 +103,8 @@ pub(crate) async fn compact(
     let _space = reserve(c, &plan.blocks).await?;
     let dir = c.work.job_dir(&key.name())?;
     let inputs = download(c, &plan.blocks, dir.path()).await?;
-    let merged = merge(c, key, inputs, dir.path(), lease).await?;
+    let deletions = deletions(c).await;
+    let merged = merge(c, key, inputs, deletions, dir.path(), lease).await?;
     still_valid(c, &plan.blocks, lease).await?;
     let made = publish(c, merged, &plan.blocks, dir.path(), lease).await?;
     for meta in &made.blocks {
@@ -160,6 +161,7 @@ async fn merge(
     c: &Compactor,
     key: &GroupKey,
     inputs: Vec<PathBuf>,
+    deletions: Deletions,
     dir: &Path,
     lease: &Lease,
 ) -> Result<Vec<BlockMeta>, JobError> {
@@ -174,7 +176,7 @@ async fn merge(
         index_bytes_max: c.config.index_bytes_max.min(IndexLimits::default().index_bytes_max),
         ..IndexLimits::default()
     };
-    let options = MergeOptions {
+    let mut options = MergeOptions {
         deduplication: c.config.deduplication,
         limits,
         sync: false,
@@ -189,6 +191,9 @@ async fn merge(
                 check_order(input)?;
             }
         }
+        if let Some(thanos) = &mut options.thanos {
+            crate::rewrite::delete_from_inputs(&inputs, &deletions, thanos).map_err(of_merge)?;
+        }
         let mut new_id = || new_id(clock.now_ms());
         let merged = merge_blocks(&inputs, &dir, &mut new_id, &options).map_err(of_merge)?;
         for meta in &merged {
@@ -199,6 +204,18 @@ async fn merge(
     .await;
     // What a lost lease stopped failed for no other reason.
     if lease.lost().load(std::sync::atomic::Ordering::SeqCst) { Err(JobError::Lost) } else { merged }
+}
+
+/// The requests to delete series. Without them blocks are merged as they are, and readers go on to leave out what is deleted.
+async fn deletions(c: &Compactor) -> Deletions {
+    Deletions::read(&c.bucket).await.unwrap_or_else(|err| {
+        tracing::warn!(
+            role = "compact",
+            err = err.chain(),
+            "deletion requests not readable, not applied now"
+        );
+        Deletions::default()
+    })
 }
 
 fn check_order(input: &Path) -> Result<(), JobError> {

@@ -22,6 +22,7 @@ pub mod parts;
 pub mod plan;
 pub mod progress;
 pub mod retention;
+mod retire;
 pub mod rewrite;
 mod run;
 pub mod sync;

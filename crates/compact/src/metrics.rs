@@ -218,7 +218,7 @@ impl CompactMetrics {
             "Groups in which something failed in the last iteration; the others went on",
             m.groups_isolated.clone(),
         );
-        for reason in [REASON_COMPACTED, REASON_COVERED] {
+        for reason in [REASON_COMPACTED, REASON_COVERED, REASON_RETENTION] {
             m.marked("deletion-mark.json", reason, 0);
         }
         m
@@ -258,3 +258,5 @@ impl CompactMetrics {
 pub(crate) const REASON_COMPACTED: &str = "source-of-compacted-block";
 /// Why duplicates are marked.
 pub(crate) const REASON_COVERED: &str = "outdated-block";
+/// A block, or series of it, that is out of retention.
+pub(crate) const REASON_RETENTION: &str = "retention";

@@ -8,12 +8,13 @@
 //! ([`chronolith_bucket::deletions::derived_source`]): it is not taken for a duplicate of its origin, and a second worker that
 //! does the same makes a duplicate of it.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use chronolith_bucket::deletions::derived_source;
-use chronolith_bucket::{Mask, deletions};
+use chronolith_bucket::{Deletions, Mask, deletions};
 use chronolith_model::{BlockId, Labels, MatchOp, TimeRange};
-use chronolith_tsdb::block::{Block, BlockMeta, TOMBSTONES_FILE, Tombstones};
+use chronolith_tsdb::block::{Block, BlockMeta, TOMBSTONES_FILE, ThanosMeta, Tombstones};
 use chronolith_tsdb::index::{SeriesRecord, SymbolCache};
 use chronolith_tsdb::merge::{MergeError, MergeOptions, merge_blocks};
 use serde_json::{Value, json};
@@ -109,6 +110,49 @@ pub fn delete_from(dir: &Path, deleted: &dyn Fn(&Labels) -> Vec<TimeRange>) -> c
     Ok(touched)
 }
 
+/// The sources that the block's data had before it was rewritten: by these, blocks of other resolutions know it.
+pub fn origins(meta: &BlockMeta) -> BTreeSet<BlockId> {
+    let rewrites = meta.thanos.as_ref().and_then(|t| t.unknown.get("rewrites")?.as_array());
+    let sources = rewrites.into_iter().flatten().filter_map(|r| r.get("sources")?.as_array()).flatten();
+    sources.filter_map(|s| s.as_str()?.parse().ok()).collect()
+}
+
+/// Takes out of the inputs of a merge what requests delete of them, by their tombstones, and notes that in the meta of the result.
+pub fn delete_from_inputs(
+    inputs: &[PathBuf],
+    deletions: &Deletions,
+    result: &mut ThanosMeta,
+) -> Result<(), MergeError> {
+    let (mut sources, mut origins_of_all) = (BTreeSet::new(), BTreeSet::new());
+    let mut range: Option<TimeRange> = None;
+    for dir in inputs {
+        let meta = BlockMeta::read(dir)?;
+        let own = meta.time_range();
+        range = Some(range.map_or(own, |r| TimeRange::new(r.mint.min(own.mint), r.maxt.max(own.maxt))));
+        sources.extend(meta.compaction.sources.iter().copied());
+        origins_of_all.extend(origins(&meta));
+        if let Some(mask) = deletions.mask_of(&meta) {
+            let delete = delete_from(dir, &|labels| mask.deleted(labels));
+            delete.map_err(|source| MergeError { block: Some(meta.ulid), source })?;
+        }
+    }
+    // Each input lost what concerned it now or before, so the result has nothing of these requests.
+    let (Some(range), Ok(external)) = (range, result.external_labels()) else { return Ok(()) };
+    let resolution_ms = result.downsample.resolution;
+    let mask = deletions.mask(&external, range, resolution_ms, &BTreeSet::new());
+    let ids = mask.map(|m| m.requests()).unwrap_or_default();
+    if ids.is_empty() && origins_of_all.is_empty() {
+        return Ok(());
+    }
+    sources.extend(origins_of_all);
+    let sources: Vec<String> = sources.iter().map(BlockId::to_string).collect();
+    let entries: Vec<Value> =
+        deletions.all.iter().filter(|d| ids.contains(&d.id)).flat_map(applied).collect();
+    let entry = json!({"sources": sources, "deletions_applied": entries, "relabels_applied": null});
+    result.unknown.insert("rewrites".to_owned(), json!([entry]));
+    Ok(())
+}
+
 /// Rewrites the block in `dir` into a new one below `parent`. The tombstones that `dir` had are applied as well.
 pub fn rewrite_block(
     dir: &Path,
@@ -143,7 +187,7 @@ pub fn rewrite_block(
         thanos.files = Vec::new();
         thanos.segment_files = Vec::new();
         thanos.upload_time = None;
-        if !change.applied.is_empty() {
+        {
             let rewrites = thanos.unknown.entry("rewrites").or_insert_with(|| json!([]));
             let entry =
                 json!({"sources": before, "deletions_applied": change.applied, "relabels_applied": null});

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chronolith_bucket::{Discovery, TimeBound};
 use chronolith_compact::Config;
+use chronolith_compact::retention::{Keep, Policy};
 use chronolith_model::Relabeling;
 use chronolith_service::config::{ByteSize, DurationMs, inline_or_file};
 use chronolith_service::exit::{Exit, error_chain};
@@ -68,6 +69,33 @@ pub(crate) struct CompactArgs {
 /// How blocks are compacted, in a process of its own or beside other roles.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompactionArgs {
+    /// How long raw samples are kept; 0d is for ever.
+    #[arg(
+        long = "retention.resolution-raw",
+        default_value = "0d",
+        value_name = "DURATION",
+        help_heading = "Retention"
+    )]
+    retention_raw: DurationMs,
+    /// How long five-minute aggregates are kept.
+    #[arg(
+        long = "retention.resolution-5m",
+        default_value = "0d",
+        value_name = "DURATION",
+        help_heading = "Retention"
+    )]
+    retention_five_minutes: DurationMs,
+    /// How long one-hour aggregates are kept.
+    #[arg(
+        long = "retention.resolution-1h",
+        default_value = "0d",
+        value_name = "DURATION",
+        help_heading = "Retention"
+    )]
+    retention_one_hour: DurationMs,
+    /// retention.yml: defaults, tenants, series. The flags come before its defaults.
+    #[arg(long = "retention.config-file", value_name = "FILE", help_heading = "Retention")]
+    retention_file: Option<PathBuf>,
     /// Between looks at the bucket.
     #[arg(
         long = "wait-interval",
@@ -208,7 +236,9 @@ impl CompactionArgs {
     /// The settings, with defaults for what the process decides.
     pub(crate) fn config(&self) -> Result<Config, Exit> {
         let duration = |d: DurationMs| Duration::from_millis(d.0.unsigned_abs());
+        let retention = self.retention()?;
         Ok(Config {
+            retention,
             wait_interval: duration(self.wait_interval),
             cleanup_interval: duration(self.cleanup_interval),
             consistency_delay: duration(self.consistency_delay),
@@ -232,6 +262,22 @@ impl CompactionArgs {
             disk_bytes_max: self.disk_bytes_max.0,
             ..Config::default()
         })
+    }
+
+    fn retention(&self) -> Result<Policy, Exit> {
+        let flags = Keep {
+            raw_ms: self.retention_raw.0,
+            five_minutes_ms: self.retention_five_minutes.0,
+            one_hour_ms: self.retention_one_hour.0,
+        };
+        let policy = match &self.retention_file {
+            Some(path) => Policy::load(path, flags)?,
+            None => Policy::new(flags),
+        };
+        if !self.downsampling_disabled {
+            policy.defaults().check_with_downsampling().map_err(Exit::Usage)?;
+        }
+        Ok(policy)
     }
 
     fn shard(&self) -> Result<Relabeling, Exit> {
