@@ -99,7 +99,9 @@ impl Soak {
 pub(crate) fn soak(args: &[&str]) -> Result<()> {
     let soak = Soak::parse(args)?;
     packages::ensure()?;
-    cargo(&["build", "--release", "--bin", "chronolith", "--bin", "s3-dev", "--bin", "chronolith-bench"])?;
+    // With the allocator that shipped binaries have.
+    let build = ["build", "--release", "--features", "chronolith/jemalloc", "--bin", "chronolith"];
+    cargo(&[&build[..], &["--bin", "s3-dev", "--bin", "chronolith-bench"]].concat())?;
     let mut failed = Vec::new();
     for part in &soak.parts {
         println!("\n== soak: {part}");
