@@ -17,7 +17,8 @@ use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 
-use crate::{BucketError, BucketMetrics, ErrorKind};
+use crate::hedge::Hedge;
+use crate::{BucketError, BucketMetrics, ErrorKind, HedgeOptions};
 
 /// What a listing or [`Bucket::head`] tells about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     /// Size of one part of a multipart upload; files up to it go in one request.
     pub(crate) part_bytes: u64,
     pub(crate) multipart: bool,
+    pub(crate) hedge: Option<Arc<Hedge>>,
 }
 
 impl std::fmt::Debug for Bucket {
@@ -90,6 +92,7 @@ impl Bucket {
                 attributes: Attributes::new(),
                 part_bytes: PART_BYTES,
                 multipart: true,
+                hedge: None,
             }),
         }
     }
@@ -109,6 +112,7 @@ impl Bucket {
             attributes: i.attributes.clone(),
             part_bytes: i.part_bytes,
             multipart: i.multipart,
+            hedge: i.hedge.clone(),
         };
         change(&mut inner);
         Bucket::from_inner(inner)
@@ -135,6 +139,11 @@ impl Bucket {
             i.quick = wrap(i.quick.clone());
             i.patient = wrap(i.patient.clone());
         })
+    }
+
+    /// The same bucket, whose reads of ranges are repeated when they take long.
+    pub fn with_hedging(&self, options: HedgeOptions) -> Self {
+        self.changed(|i| i.hedge = Some(Arc::new(Hedge::new(options))))
     }
 
     /// The bucket's name, for logs.
@@ -201,7 +210,12 @@ impl Bucket {
             return Ok(Bytes::new());
         }
         let bytes_max = range.end - range.start;
-        self.measured("get_range", self.read("get_range", key, Some(range), bytes_max)).await
+        let read = || self.read("get_range", key, Some(range.clone()), bytes_max);
+        let i = &self.inner;
+        match &i.hedge {
+            Some(hedge) => self.measured("get_range", hedge.run(read, || i.metrics.repeated(&i.name))).await,
+            None => self.measured("get_range", read()).await,
+        }
     }
 
     /// Several ranges of one object, concurrently (at most eight at a time), in the order given. Ranges are *not*
@@ -341,14 +355,33 @@ impl Bucket {
             Ok(path) => path,
             Err(e) => return futures::stream::once(async { Err(e) }).boxed(),
         };
-        let (bucket, prefix) = (self.clone(), prefix.to_owned());
-        i.patient
-            .list(path.as_ref())
+        self.infos(i.patient.list(path.as_ref()), prefix.to_owned())
+    }
+
+    /// Every object whose key is greater than `key`, in no particular order. Where the store can, it begins there.
+    pub fn list_after(&self, key: &str) -> BoxStream<'static, Result<ObjectInfo, BucketError>> {
+        let i = &self.inner;
+        i.metrics.started(&i.name, "iter");
+        let (prefix, offset) = match (self.dir("iter", ""), self.path("iter", key)) {
+            (Ok(prefix), Ok(offset)) => (prefix, offset),
+            (Err(e), _) | (_, Err(e)) => return futures::stream::once(async { Err(e) }).boxed(),
+        };
+        let listed = i.patient.list_with_offset(prefix.as_ref(), &offset);
+        self.infos(listed, key.to_owned())
+    }
+
+    fn infos(
+        &self,
+        listed: BoxStream<'static, object_store::Result<object_store::ObjectMeta>>,
+        about: String,
+    ) -> BoxStream<'static, Result<ObjectInfo, BucketError>> {
+        let bucket = self.clone();
+        listed
             .map(move |item| match item {
                 Ok(meta) => Ok(bucket.info(meta)),
                 Err(e) => {
                     bucket.inner.metrics.failed(&bucket.inner.name, "iter");
-                    Err(BucketError::from_store("iter", &prefix, e))
+                    Err(BucketError::from_store("iter", &about, e))
                 }
             })
             .boxed()

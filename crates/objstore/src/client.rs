@@ -12,6 +12,7 @@ use object_store::{Attributes, BackoffConfig, Certificate, ClientOptions, Object
 
 use crate::bucket::{Bucket, Inner, PART_BYTES, user_metadata};
 use crate::config::{AzureConfig, BucketConfig, ConfigError, GcsConfig, HttpConfig, S3Config, StoreConfig};
+use crate::hedge::Hedge;
 use crate::{BucketMetrics, config};
 
 /// Installs the process's TLS provider. Every client and server needs it before its first connection; further
@@ -97,6 +98,7 @@ pub fn open(config: &BucketConfig, metrics: BucketMetrics) -> Result<Bucket, Con
         attributes,
         part_bytes,
         multipart,
+        hedge: config.hedging.map(|options| Arc::new(Hedge::new(options))),
     }))
 }
 

@@ -4,6 +4,7 @@
 //! type: S3            # FILESYSTEM, S3, GCS or AZURE, in any case
 //! config: {…}         # keys by type, below
 //! prefix: team-a      # optional, in front of every key
+//! hedging_config: {enabled: true, up_to: 3, quantile: 0.9}   # optional
 //! ```
 //!
 //! An unknown key is an error that names it. A key that Thanos knows and that cannot be honoured here is an error
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::HedgeOptions;
 use crate::yaml::{self, go_bool};
 
 mod http;
@@ -43,6 +45,8 @@ pub struct BucketConfig {
     pub store: StoreConfig,
     /// Put in front of every key.
     pub prefix: String,
+    /// When reads of ranges are repeated; `None` for never.
+    pub hedging: Option<HedgeOptions>,
 }
 
 /// The supported types with their settings.
@@ -67,6 +71,37 @@ struct Raw {
     config: serde_yaml::Value,
     #[serde(default)]
     prefix: String,
+    #[serde(default)]
+    hedging_config: HedgingConfig,
+}
+
+/// Thanos's `hedging_config`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HedgingConfig {
+    #[serde(deserialize_with = "go_bool")]
+    enabled: bool,
+    up_to: usize,
+    quantile: f64,
+}
+
+impl Default for HedgingConfig {
+    fn default() -> Self {
+        HedgingConfig { enabled: false, up_to: 3, quantile: 0.9 }
+    }
+}
+
+impl HedgingConfig {
+    fn check(self) -> Result<Option<HedgeOptions>, ConfigError> {
+        if !(0.0..=1.0).contains(&self.quantile) {
+            return Err(ConfigError::Invalid(format!(
+                "hedging_config.quantile {} is not within 0 and 1",
+                self.quantile
+            )));
+        }
+        let options = HedgeOptions { repeats_max: self.up_to, quantile: self.quantile };
+        Ok(self.enabled.then_some(options))
+    }
 }
 
 /// Types that Thanos knows beyond ours.
@@ -88,14 +123,18 @@ pub fn parse(text: &str) -> Result<BucketConfig, ConfigError> {
         other if OTHER_TYPES.contains(&other) => return Err(ConfigError::Type(other.to_owned())),
         _ => return Err(ConfigError::Type(raw.kind)),
     };
-    Ok(BucketConfig { store, prefix: raw.prefix.trim_matches('/').to_owned() })
+    Ok(BucketConfig {
+        store,
+        prefix: raw.prefix.trim_matches('/').to_owned(),
+        hedging: raw.hedging_config.check()?,
+    })
 }
 
 impl BucketConfig {
     /// A directory as the bucket.
     pub fn filesystem(directory: &str) -> Self {
         let store = StoreConfig::Filesystem(FilesystemConfig { directory: directory.to_owned() });
-        BucketConfig { store, prefix: String::new() }
+        BucketConfig { store, prefix: String::new(), hedging: None }
     }
 }
 

@@ -15,6 +15,11 @@ struct OperationLabels {
     operation: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BucketLabels {
+    bucket: Arc<str>,
+}
+
 /// Bounds of the duration histogram, in seconds: from a cached read to a slow upload of a segment.
 const DURATION_BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0];
 
@@ -31,6 +36,7 @@ pub struct BucketMetrics {
     fetched_bytes: Family<OperationLabels, Counter>,
     sent_bytes: Family<OperationLabels, Counter>,
     duration: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    repeated: Family<BucketLabels, Counter>,
 }
 
 impl Default for BucketMetrics {
@@ -41,6 +47,7 @@ impl Default for BucketMetrics {
             fetched_bytes: Family::default(),
             sent_bytes: Family::default(),
             duration: Family::new_with_constructor(duration_histogram),
+            repeated: Family::default(),
         }
     }
 }
@@ -75,7 +82,16 @@ impl BucketMetrics {
             "Duration of successful operations against the bucket",
             m.duration.clone(),
         );
+        registry.register(
+            "chronolith_objstore_hedged_requests",
+            "Reads of ranges asked for again because they took long (hedging_config)",
+            m.repeated.clone(),
+        );
         m
+    }
+
+    pub(crate) fn repeated(&self, bucket: &Arc<str>) {
+        self.repeated.get_or_create(&BucketLabels { bucket: bucket.clone() }).inc();
     }
 
     pub(crate) fn started(&self, bucket: &Arc<str>, operation: &'static str) {

@@ -125,3 +125,16 @@ fn the_examples_are_valid() {
     }
     assert!(count >= 4);
 }
+
+#[test]
+fn hedging_is_off_unless_enabled() {
+    let hedging =
+        |text: &str| parse(&format!("type: FILESYSTEM\nconfig: {{directory: x}}\n{text}")).map(|c| c.hedging);
+    assert_eq!(hedging("").unwrap(), None);
+    assert_eq!(hedging("hedging_config: {up_to: 2}").unwrap(), None);
+    let on = hedging("hedging_config: {enabled: true, quantile: 0.99}").unwrap();
+    assert_eq!(on, Some(crate::HedgeOptions { repeats_max: 3, quantile: 0.99 }));
+    assert!(
+        hedging("hedging_config: {enabled: true, quantile: 2}").unwrap_err().to_string().contains("quantile")
+    );
+}
