@@ -12,6 +12,8 @@ pub const CHUNKS: &str = "chunks";
 pub const DELETION_MARK: &str = "deletion-mark.json";
 /// The block is left out of compaction.
 pub const NO_COMPACT_MARK: &str = "no-compact-mark.json";
+/// What a listing told, see `bucket_index`. No block's.
+pub const BUCKET_INDEX: &str = "chronolith/bucket-index.json.gz";
 /// The block is left out of downsampling.
 pub const NO_DOWNSAMPLE_MARK: &str = "no-downsample-mark.json";
 

@@ -8,7 +8,9 @@
 //!
 //! Objects and the header's layout: `docs/format/bucket.md`.
 
+mod bucket_index;
 mod cache;
+mod chunk_cache;
 mod delete;
 pub mod deletions;
 mod download;
@@ -18,12 +20,15 @@ mod filter;
 mod index_header;
 pub mod layout;
 mod marks;
+mod refs;
 mod series;
 mod time;
 mod time_bound;
 mod upload;
 
-pub use cache::{IndexCache, RangeCache};
+pub use bucket_index::{BlockFinder, BucketIndex, BucketIndexWriter, FinderOptions, IndexUse};
+pub use cache::{CachedItems, IndexCache};
+pub use chunk_cache::{ChunkCache, ChunkCacheOptions};
 pub use delete::{delete_block, delete_partial_block};
 pub use deletions::{DeletionRequest, DeletionWatch, Deletions, Mask};
 pub use download::download_block;
@@ -32,6 +37,8 @@ pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
 pub use filter::{BlockFilter, Excluded, covers};
 pub use index_header::{HeaderSource, IndexHeader};
 pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark};
-pub use series::{BlockSeries, BucketBlock, Limiter, Limits, QueryStats, SelectRequest, StatsSnapshot};
+pub use series::{
+    BlockSeries, BucketBlock, Limiter, Limits, QueryStats, ReadBudget, SelectRequest, StatsSnapshot,
+};
 pub use time_bound::TimeBound;
 pub use upload::{UploadOptions, is_uploaded, upload_block};

@@ -25,8 +25,9 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::upload::blocking;
-use crate::{Error, HeaderSource, IndexCache, IndexHeader, RangeCache, Result, layout};
-pub use limits::{Limiter, Limits, QueryStats, StatsSnapshot};
+use crate::{ChunkCache, Error, HeaderSource, IndexCache, IndexHeader, Result, layout};
+use limits::Held;
+pub use limits::{Limiter, Limits, QueryStats, ReadBudget, StatsSnapshot};
 use read::Reader;
 
 /// Requests of one step of one block in flight.
@@ -73,7 +74,7 @@ pub struct BucketBlock {
     bucket: Bucket,
     header: HeaderSource,
     cache: Option<Arc<IndexCache>>,
-    chunk_cache: Option<Arc<dyn RangeCache>>,
+    chunk_cache: Option<Arc<ChunkCache>>,
 }
 
 impl std::fmt::Debug for BucketBlock {
@@ -99,8 +100,8 @@ impl BucketBlock {
         self
     }
 
-    /// The same block with a cache of chunk ranges.
-    pub fn with_chunk_cache(mut self, cache: Arc<dyn RangeCache>) -> Self {
+    /// The same block with a cache of pieces of its segments.
+    pub fn with_chunk_cache(mut self, cache: Arc<ChunkCache>) -> Self {
         self.chunk_cache = Some(cache);
         self
     }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronolith_bucket::{BlockFilter, Error, Excluded, FetchOptions, FetchResult, Fetcher, Result, covers};
+use chronolith_bucket::{
+    BlockFilter, BucketIndexWriter, Error, Excluded, FetchOptions, FetchResult, Fetcher, Result, covers,
+};
 use chronolith_model::{BlockId, TimeRange};
 use chronolith_objstore::Bucket;
 use chronolith_service::Clock;
@@ -78,6 +80,7 @@ pub struct Syncer {
     clock: Arc<dyn Clock>,
     metrics: CompactMetrics,
     fetcher: Fetcher,
+    index: BucketIndexWriter,
     last: Mutex<Option<Last>>,
 }
 
@@ -103,7 +106,8 @@ impl Syncer {
             compaction_marks: true,
         };
         let fetcher = Fetcher::new(bucket.clone(), options);
-        Syncer { bucket, config, clock, metrics, fetcher, last: Mutex::default() }
+        let index = BucketIndexWriter::new(bucket.clone());
+        Syncer { bucket, config, clock, metrics, fetcher, index, last: Mutex::default() }
     }
 
     /// A full look.
@@ -123,6 +127,7 @@ impl Syncer {
         }
         let names = found.blocks.keys().chain(found.partial.keys()).chain(found.corrupt.keys());
         let names = names.chain(found.failed.keys()).copied().collect();
+        self.write_index(&found, now_ms).await;
         let found = Arc::new(found);
         *self.last.lock() = Some(Last { found: found.clone(), names, at: began });
         let view = View::new(found, &self.config, now_ms);
@@ -141,11 +146,22 @@ impl Syncer {
             let dirs = self.bucket.list_dirs("").await.map_err(Error::from)?;
             let listed: BTreeSet<BlockId> = dirs.iter().filter_map(|dir| dir.parse().ok()).collect();
             if listed == names {
-                let view = View::new(found, &self.config, self.clock.now_ms());
-                return Ok((view, false));
+                let now_ms = self.clock.now_ms();
+                // The same blocks are there, so what is known of them may be called new.
+                self.write_index(&found, now_ms).await;
+                return Ok((View::new(found, &self.config, now_ms), false));
             }
         }
         Ok((self.sync().await?, true))
+    }
+
+    /// Tells readers what was found, if it is time. One that fails costs them a listing and is tried again at the next look.
+    async fn write_index(&self, found: &FetchResult, listed_at_ms: i64) {
+        match self.index.update(found, listed_at_ms).await {
+            Ok(None) => {}
+            Ok(Some(bytes)) => tracing::debug!(role = "compact", bytes, "bucket index written"),
+            Err(err) => tracing::warn!(role = "compact", err = err.chain(), "bucket index not written"),
+        }
     }
 
     /// Forgets what it knows, so that the next look is a full one.

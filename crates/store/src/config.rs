@@ -6,7 +6,7 @@ use std::time::Duration;
 use chronolith_bucket::Discovery;
 use chronolith_service::tls::ServerTlsConfig;
 
-use crate::TimeBound;
+use crate::{ChunkCacheConfig, IndexCacheConfig, TimeBound};
 
 /// Settings of a store.
 #[derive(Clone, Debug)]
@@ -21,6 +21,12 @@ pub struct Config {
     pub http_address: Option<String>,
     /// `--index-cache-size`: bytes of postings and series in memory.
     pub index_cache_bytes_max: u64,
+    /// `--index-cache.config`: another cache than the one in memory alone.
+    pub index_cache: Option<IndexCacheConfig>,
+    /// `--store.caching-bucket.config`: a cache of pieces of chunk segments.
+    pub chunk_cache: Option<ChunkCacheConfig>,
+    /// `--chunk-pool-size`: bytes from the bucket that all requests hold at a time, 0 for any.
+    pub read_budget_bytes: u64,
     /// `--store.grpc.series-max-concurrency`.
     pub series_concurrency_max: usize,
     /// `--store.limits.request-series`: series of one request, 0 for any.
@@ -37,6 +43,8 @@ pub struct Config {
     pub block_sync_concurrency: usize,
     /// `--block-discovery-strategy`.
     pub discovery: Discovery,
+    /// `--store.bucket-index.max-stale-period`: how old a bucket index is believed; zero never asks for one.
+    pub bucket_index_age_max: Duration,
     /// `--min-time`: blocks that end before are not served.
     pub min_time: TimeBound,
     /// `--max-time`: blocks that begin after are not served.
@@ -60,6 +68,9 @@ impl Default for Config {
             grpc_tls: ServerTlsConfig::default(),
             http_address: Some("0.0.0.0:10902".to_owned()),
             index_cache_bytes_max: 250 << 20,
+            index_cache: None,
+            chunk_cache: None,
+            read_budget_bytes: 2 << 30,
             series_concurrency_max: 20,
             request_series_max: 0,
             request_samples_max: 0,
@@ -68,6 +79,7 @@ impl Default for Config {
             meta_fetch_concurrency: 32,
             block_sync_concurrency: 20,
             discovery: Discovery::Recursive,
+            bucket_index_age_max: Duration::from_secs(3600),
             min_time: TimeBound::At(i64::MIN),
             max_time: TimeBound::At(i64::MAX),
             consistency_delay: Duration::ZERO,

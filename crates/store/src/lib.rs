@@ -9,6 +9,8 @@
 //! shutdown.
 
 mod blocks;
+mod cache_config;
+mod caches;
 mod config;
 mod labels;
 mod metrics;
@@ -16,6 +18,7 @@ mod run;
 mod series;
 mod source;
 
+pub use cache_config::{CachePlace, ChunkCacheConfig, IndexCacheConfig};
 pub use chronolith_bucket::TimeBound;
 pub use config::Config;
 pub use run::{BuildError, Built, Parts, build, run};

@@ -1,6 +1,6 @@
 //! Metrics of the role; where Thanos has one, the name and meaning are its.
 
-use chronolith_bucket::{FetchResult, StatsSnapshot};
+use chronolith_bucket::{FetchResult, IndexUse, StatsSnapshot};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,6 +18,11 @@ struct DataLabels {
     data_type: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
 #[derive(Clone)]
 pub(crate) struct StoreMetrics {
     pub(crate) blocks_loaded: Gauge,
@@ -28,6 +33,7 @@ pub(crate) struct StoreMetrics {
     pub(crate) syncs: Counter,
     pub(crate) sync_failures: Counter,
     metas: Family<StateLabels, Gauge>,
+    index_loads: Family<ResultLabels, Counter>,
     blocks_queried: Histogram,
     fetched_bytes: Family<DataLabels, Counter>,
     fetch_requests: Family<DataLabels, Counter>,
@@ -44,6 +50,7 @@ impl StoreMetrics {
             syncs: Counter::default(),
             sync_failures: Counter::default(),
             metas: Family::default(),
+            index_loads: Family::default(),
             blocks_queried: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
             fetched_bytes: Family::default(),
             fetch_requests: Family::default(),
@@ -66,6 +73,14 @@ impl StoreMetrics {
         r.register("thanos_blocks_meta_sync_failures", "Those that failed", m.sync_failures.clone());
         r.register("thanos_blocks_meta_synced", "Blocks found, by what became of them", m.metas.clone());
         r.register(
+            "chronolith_store_bucket_index_loads",
+            "Looks at the bucket, by what came of the bucket index; all but used mean a full listing",
+            m.index_loads.clone(),
+        );
+        for how in IndexUse::ALL {
+            let _ = m.index_loads.get_or_create(&ResultLabels { result: how.as_str() });
+        }
+        r.register(
             "thanos_bucket_store_series_blocks_queried",
             "Blocks read for a request for series",
             m.blocks_queried.clone(),
@@ -83,7 +98,8 @@ impl StoreMetrics {
         m
     }
 
-    pub(crate) fn synced(&self, found: &FetchResult) {
+    pub(crate) fn synced(&self, found: &FetchResult, how: IndexUse) {
+        self.index_loads.get_or_create(&ResultLabels { result: how.as_str() }).inc();
         let mut counts = std::collections::BTreeMap::from([
             ("loaded", found.blocks.len()),
             ("no-meta-json", found.partial.len()),

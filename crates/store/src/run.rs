@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chronolith_bucket::IndexUse;
 use chronolith_objstore::Bucket;
 use chronolith_service::grpc::GrpcListener;
 use chronolith_service::http::{BindError, HttpListener};
@@ -23,6 +24,9 @@ pub enum BuildError {
     /// TLS of the gRPC listener cannot be set up.
     #[error("--grpc-server-tls")]
     Tls(#[from] TlsError),
+    /// A cache's directory or settings.
+    #[error("cache")]
+    Cache(#[from] chronolith_cache::CacheError),
     /// The data directory cannot be made.
     #[error("data directory {}", path.display())]
     DataDir {
@@ -101,7 +105,7 @@ pub async fn build(config: Config, parts: Parts) -> Result<Built, BuildError> {
         Some(address) => Some(HttpListener::bind(address).await?),
         None => None,
     };
-    let store = BucketStore::new(parts.bucket.clone(), config.clone(), parts.clock.clone(), &parts.metrics);
+    let store = BucketStore::new(parts.bucket.clone(), config.clone(), parts.clock.clone(), &parts.metrics)?;
     let probe = parts.probes.register("store");
     Ok(Built { store: Arc::new(store), config, parts, probe, grpc, http, evaluate: None })
 }
@@ -159,7 +163,8 @@ async fn sync_loop(store: Arc<BucketStore>, config: Config, probe: Probe, shutdo
                     let changed = report.added + report.dropped > 0;
                     if !synced || changed {
                         let (loaded, added, dropped) = (report.loaded, report.added, report.dropped);
-                        tracing::info!(role = "store", loaded, added, dropped, "blocks synced");
+                        let index = report.index.map(IndexUse::as_str);
+                        tracing::info!(role = "store", loaded, added, dropped, index, "blocks synced");
                     }
                     if !std::mem::replace(&mut synced, true) {
                         probe.ready();

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronolith_bucket::{
-    BlockFilter, BucketBlock, DeletionWatch, FetchOptions, Fetcher, HeaderSource, IndexCache, Limiter, Limits,
+    BlockFilter, BlockFinder, BucketBlock, DeletionWatch, FetchOptions, FinderOptions, HeaderSource,
+    IndexUse, Limiter, Limits, ReadBudget,
 };
+use chronolith_cache::CacheError;
 use chronolith_model::TimeRange;
 use chronolith_objstore::Bucket;
 use chronolith_service::{Clock, Metrics};
@@ -18,6 +20,7 @@ use parking_lot::RwLock;
 
 use crate::Config;
 use crate::blocks::Snapshot;
+use crate::caches::Caches;
 use crate::metrics::StoreMetrics;
 
 /// Samples that Thanos counts for a chunk.
@@ -32,8 +35,9 @@ pub(crate) struct Shared {
     bucket: Bucket,
     config: Config,
     clock: Arc<dyn Clock>,
-    fetcher: Fetcher,
-    cache: Arc<IndexCache>,
+    finder: BlockFinder,
+    caches: Caches,
+    budget: Arc<ReadBudget>,
     snapshot: RwLock<Arc<Snapshot>>,
     /// What is masked until a rewrite takes it out.
     pub(crate) deletions: DeletionWatch,
@@ -49,11 +53,18 @@ pub struct SyncReport {
     pub added: usize,
     /// No longer served.
     pub dropped: usize,
+    /// Whether the bucket index told, or a listing; `None` before the first sync.
+    pub index: Option<IndexUse>,
 }
 
 impl BucketStore {
-    /// A store that knows no blocks yet.
-    pub fn new(bucket: Bucket, config: Config, clock: Arc<dyn Clock>, metrics: &Metrics) -> Self {
+    /// A store that knows no blocks yet. Call inside of a runtime. Errors: a cache's directory or settings.
+    pub fn new(
+        bucket: Bucket,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Self, CacheError> {
         let options = FetchOptions {
             discovery: config.discovery,
             concurrency: config.meta_fetch_concurrency,
@@ -61,16 +72,16 @@ impl BucketStore {
             filter: BlockFilter::default(),
             compaction_marks: false,
         };
-        let cache = Arc::new(IndexCache::new(config.index_cache_bytes_max));
-        let store_metrics = metrics.register(|registry| {
-            cache.register(registry);
-            StoreMetrics::register(registry)
-        });
-        let fetcher = Fetcher::new(bucket.clone(), options);
+        let caches = Caches::open(&config, metrics)?;
+        let store_metrics = metrics.register(StoreMetrics::register);
+        let budget = Arc::new(ReadBudget::new(config.read_budget_bytes));
+        let age_max = config.bucket_index_age_max;
+        let index_age_max = (!age_max.is_zero()).then_some(age_max);
+        let finder = BlockFinder::new(bucket.clone(), FinderOptions { fetch: options, index_age_max });
         let (snapshot, deletions) = (RwLock::default(), DeletionWatch::new(Some(bucket.clone())));
         let metrics = store_metrics;
-        let shared = Shared { bucket, config, clock, fetcher, cache, snapshot, deletions, metrics };
-        BucketStore { shared: Arc::new(shared) }
+        let shared = Shared { bucket, config, clock, finder, caches, budget, snapshot, deletions, metrics };
+        Ok(BucketStore { shared: Arc::new(shared) })
     }
 
     /// Looks at the bucket and takes over what it finds. Index headers are not made here.
@@ -85,10 +96,10 @@ impl BucketStore {
             hide_marked_after_ms: Some(delay_ms(s.config.ignore_deletion_marks_delay)),
             ..BlockFilter::default()
         };
-        let found = s.fetcher.fetch_with(&filter, now_ms).await.inspect_err(|_| {
+        let (found, how) = s.finder.find(&filter, now_ms).await.inspect_err(|_| {
             s.metrics.sync_failures.inc();
         })?;
-        s.metrics.synced(&found);
+        s.metrics.synced(&found, how);
         for (block, err) in &found.corrupt {
             tracing::warn!(%block, err, "block left out, its meta.json is damaged");
         }
@@ -107,7 +118,7 @@ impl BucketStore {
             match BucketBlock::new(s.bucket.clone(), meta, &s.config.data_dir) {
                 Ok(block) => {
                     report.added += 1;
-                    by_id.insert(id, Arc::new(block.with_cache(s.cache.clone())));
+                    by_id.insert(id, Arc::new(s.caches.put_before(block)));
                 }
                 Err(err) => {
                     s.metrics.block_load_failures.inc();
@@ -120,6 +131,7 @@ impl BucketStore {
                 by_id.insert(*id, block.clone());
             }
         }
+        report.index = Some(how);
         report.loaded = by_id.len();
         let dropped: Vec<_> =
             before.by_id.values().filter(|b| !by_id.contains_key(&b.id())).cloned().collect();
@@ -209,5 +221,6 @@ impl Shared {
             chunks_max: self.config.request_samples_max.div_ceil(SAMPLES_PER_CHUNK),
             bytes_max: self.config.downloaded_bytes_max,
         })
+        .with_budget(self.budget.clone())
     }
 }

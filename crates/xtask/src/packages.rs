@@ -8,12 +8,15 @@ use anyhow::{Result, bail};
 use crate::run;
 
 /// Program that must be there, and the package that brings it.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 8] = [
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
     ("victoria-metrics", "victoria-metrics"),
     ("python3", "python3-venv"),
+    // Caches of the store.
+    ("memcached", "memcached"),
+    ("redis-server", "redis-server"),
     // Network namespaces of tests/promises.
     ("ip", "iproute2"),
 ];

@@ -60,7 +60,10 @@ impl BlockStorage {
         let config = BucketConfig::filesystem(&dir.path().join("bucket").to_string_lossy());
         let bucket = open(&config, metrics.register(BucketMetrics::register)).expect("a bucket");
         let config = Config { data_dir: dir.path().join("store"), ..Config::default() };
-        let store = Arc::new(BucketStore::new(bucket.clone(), config, Arc::new(SystemClock), &metrics));
+        let store = Arc::new(
+            BucketStore::new(bucket.clone(), config, Arc::new(SystemClock), &metrics)
+                .expect("caches in memory open"),
+        );
         let shutdown = CancellationToken::new();
         let served = match way {
             Way::Grpc => serve(store.clone(), shutdown.clone()).await,

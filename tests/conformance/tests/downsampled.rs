@@ -76,7 +76,7 @@ async fn queriers(dir: &std::path::Path) -> Vec<(i64, StoreQueryable)> {
         upload_block(&bucket, &dir, meta, UploadOptions::default(), 0).await.unwrap();
     }
     let config = Config { data_dir: dir.join("store"), ..Config::default() };
-    let store = Arc::new(BucketStore::new(bucket, config, Arc::new(SystemClock), &Metrics::new()));
+    let store = Arc::new(BucketStore::new(bucket, config, Arc::new(SystemClock), &Metrics::new()).unwrap());
     store.sync().await.unwrap();
     let mut out = Vec::new();
     for resolution in [0, 300_000, HOUR] {

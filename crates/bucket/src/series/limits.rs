@@ -1,5 +1,6 @@
 //! What a request may read, and what it has read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chronolith_model::BlockId;
@@ -24,12 +25,63 @@ pub struct Limiter {
     series: AtomicU64,
     chunks: AtomicU64,
     bytes: AtomicU64,
+    budget: Option<Arc<ReadBudget>>,
+}
+
+/// Bytes that all requests of a process may hold at once of what they read from the bucket.
+#[derive(Debug)]
+pub struct ReadBudget {
+    bytes_max: u64,
+    used: AtomicU64,
+}
+
+impl ReadBudget {
+    /// A budget of `bytes_max`; 0 for any.
+    pub fn new(bytes_max: u64) -> Self {
+        ReadBudget { bytes_max, used: AtomicU64::new(0) }
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Held(Option<(Arc<ReadBudget>, u64)>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((budget, bytes)) = &self.0 {
+            budget.used.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Limiter {
     /// A limiter for one request.
     pub fn new(limits: Limits) -> Self {
         Limiter { limits, ..Limiter::default() }
+    }
+
+    /// The same limiter, whose request shares a budget with others.
+    pub fn with_budget(mut self, budget: Arc<ReadBudget>) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Takes bytes out of the budget for as long as what is returned lives. Nobody waits for others to give back: two
+    /// requests that hold a part each could wait for each other for good.
+    pub(super) fn hold(&self, block: BlockId, bytes: u64) -> Result<Held> {
+        let Some(budget) = &self.budget else { return Ok(Held(None)) };
+        let held = Held(Some((budget.clone(), bytes)));
+        let before = budget.used.fetch_add(bytes, Ordering::Relaxed);
+        if budget.bytes_max > 0 && before.saturating_add(bytes) > budget.bytes_max {
+            let what = "bytes of all requests together (--chunk-pool-size)";
+            return Err(Error::Limit { block, what, max: budget.bytes_max });
+        }
+        Ok(held)
     }
 
     pub(super) fn series(&self, block: BlockId, n: u64) -> Result<()> {

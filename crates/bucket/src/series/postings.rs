@@ -53,6 +53,12 @@ impl BucketBlock {
         header: &Arc<IndexHeader>,
         request: &SelectRequest,
     ) -> Result<Found> {
+        let cache = self.cache.as_ref();
+        if let Some(cache) = cache
+            && let Some((refs, check_labels)) = cache.expanded(self.meta.ulid, &request.matchers).await
+        {
+            return Ok(Found { refs: refs.to_vec(), check_labels });
+        }
         let (h, matchers) = (header.clone(), request.matchers.clone());
         let Some(groups) = blocking(move || locate(&h, &matchers)).await? else {
             return Ok(Found { refs: Vec::new(), check_labels: false });
@@ -76,6 +82,9 @@ impl BucketBlock {
             Ok(result.unwrap_or_default())
         })
         .await?;
+        if let Some(cache) = cache {
+            cache.put_expanded(self.meta.ulid, &request.matchers, &refs, check_labels);
+        }
         Ok(Found { refs, check_labels })
     }
 
@@ -106,15 +115,18 @@ impl BucketBlock {
         request: &SelectRequest,
     ) -> Result<Vec<Arc<[u32]>>> {
         let block = self.meta.ulid;
-        let mut lists: Vec<Option<Arc<[u32]>>> =
-            places.iter().map(|p| self.cache.as_ref()?.postings(block, p.start)).collect();
+        let starts: Vec<u64> = places.iter().map(|p| p.start).collect();
+        let mut lists: Vec<Option<Arc<[u32]>>> = match &self.cache {
+            Some(cache) => cache.postings(block, &starts).await,
+            None => vec![None; places.len()],
+        };
         let mut missing: Vec<usize> = (0..places.len()).filter(|i| lists[*i].is_none()).collect();
         missing.sort_unstable_by_key(|i| places[*i].start);
         let spans = missing.iter().map(|i| (places[*i].start, places[*i].end));
         let parts = join(spans, GAP_BYTES_MAX, RANGE_BYTES_MAX);
-        for part in &parts {
-            request.limiter.bytes(block, part.end - part.start)?;
-        }
+        let bytes = parts.iter().map(|part| part.end - part.start).sum();
+        request.limiter.bytes(block, bytes)?;
+        let _held = request.limiter.hold(block, bytes)?;
         let key = header.index_key();
         let fetched = futures::stream::iter(parts).map(|part| async move {
             let bytes = self.bucket.get_range(key, part.start..part.end).await?;

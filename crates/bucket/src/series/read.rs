@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::ranges::{Part, join};
-use super::{BlockSeries, BucketBlock, CONCURRENT_REQUESTS, RANGE_BYTES_MAX, SelectRequest};
+use super::{BlockSeries, BucketBlock, CONCURRENT_REQUESTS, Held, RANGE_BYTES_MAX, SelectRequest};
 use crate::{Error, IndexHeader, Result, layout};
 
 /// References whose entries are read together: enough to join ranges, few enough (some hundred KiB) to begin the
@@ -69,6 +69,8 @@ impl Reader {
                 async move { reader.load_chunks(batch).await }
             })
             .try_buffered(BATCHES_AHEAD)
+            // Handed on, a batch is the consumer's.
+            .map_ok(|(batch, _held)| batch)
             .try_filter(|batch| futures::future::ready(!batch.is_empty()))
             .boxed()
     }
@@ -89,26 +91,32 @@ impl Reader {
     }
 
     /// Fetches joined ranges of one object, after charging for all of them.
-    async fn fetch_parts(&self, key: &str, parts: Vec<Part>, chunks: bool) -> Result<Vec<(Part, Bytes)>> {
+    async fn fetch_parts(
+        &self,
+        key: &str,
+        parts: Vec<Part>,
+        chunks: bool,
+    ) -> Result<(Vec<(Part, Bytes)>, Held)> {
         let (block, request) = (&self.block, &self.request);
-        for part in &parts {
-            request.limiter.bytes(block.meta.ulid, part.end - part.start)?;
-        }
+        let bytes = parts.iter().map(|part| part.end - part.start).sum();
+        request.limiter.bytes(block.meta.ulid, bytes)?;
+        let held = request.limiter.hold(block.meta.ulid, bytes)?;
         let fetches = futures::stream::iter(parts).map(|part| async move {
             let range = part.start..part.end;
-            let cache = block.chunk_cache.as_ref().filter(|_| chunks);
-            if let Some(bytes) = cache.and_then(|c| c.get(key, &range)) {
-                return Ok((part, bytes));
-            }
-            let bytes = block.bucket.get_range(key, range.clone()).await?;
-            let counter = if chunks { &request.stats.chunks } else { &request.stats.series };
-            counter.add(bytes.len() as u64);
-            if let Some(cache) = cache {
-                cache.put(key, &range, &bytes);
-            }
+            let fetch = |range: Range<u64>| async move {
+                let bytes = block.bucket.get_range(key, range).await?;
+                let counter = if chunks { &request.stats.chunks } else { &request.stats.series };
+                counter.add(bytes.len() as u64);
+                Ok::<_, Error>(bytes)
+            };
+            let bytes = match block.chunk_cache.as_ref().filter(|_| chunks) {
+                Some(cache) => cache.read(key, range, fetch).await?,
+                None => fetch(range).await?,
+            };
             Ok::<_, Error>((part, bytes))
         });
-        fetches.buffered(CONCURRENT_REQUESTS).try_collect().await
+        let fetched = fetches.buffered(CONCURRENT_REQUESTS).try_collect().await?;
+        Ok((fetched, held))
     }
 
     /// The bytes of an item that turned out to be longer than what was read of it.
@@ -117,7 +125,7 @@ impl Reader {
             return Err(Error::corrupt(key, start, format!("an entry of {bytes} bytes")));
         }
         let part = Part { start, end: start + bytes, first: 0, last: 0 };
-        let mut fetched = self.fetch_parts(key, vec![part], chunk).await?;
+        let (mut fetched, _held) = self.fetch_parts(key, vec![part], chunk).await?;
         Ok(fetched.pop().expect("one part was asked for").1)
     }
 
@@ -125,7 +133,10 @@ impl Reader {
         let (header, block) = (&self.header, self.block.meta.ulid);
         let refs = &self.refs[batch];
         let cache = self.block.cache.as_ref();
-        let mut entries: Vec<Option<Bytes>> = refs.iter().map(|r| cache?.series(block, *r)).collect();
+        let mut entries: Vec<Option<Bytes>> = match cache {
+            Some(cache) => cache.series(block, refs).await,
+            None => vec![None; refs.len()],
+        };
         let mut missing = Vec::new();
         let guess = self.series_bytes_guess();
         for (i, _) in entries.iter().enumerate().filter(|(_, e)| e.is_none()) {
@@ -133,7 +144,8 @@ impl Reader {
             missing.push((i, start, end.min(start + guess)));
         }
         let parts = join(missing.iter().map(|(_, s, e)| (*s, *e)), SERIES_GAP_BYTES_MAX, RANGE_BYTES_MAX);
-        for (part, bytes) in self.fetch_parts(header.index_key(), parts, false).await? {
+        let (fetched, _held) = self.fetch_parts(header.index_key(), parts, false).await?;
+        for (part, bytes) in fetched {
             for (i, start, _) in &missing[part.first..=part.last] {
                 let at = ((start - part.start) as usize).min(bytes.len());
                 let entry = self.whole_entry(*start, bytes.slice(at..)).await?;
@@ -197,12 +209,11 @@ impl Reader {
         batches
     }
 
-    async fn load_chunks(&self, batch: Vec<Pending>) -> Result<Vec<BlockSeries>> {
+    /// The series with their chunks, and what they hold of the budget.
+    async fn load_chunks(&self, batch: Vec<Pending>) -> Result<(Vec<BlockSeries>, Vec<Held>)> {
         if self.request.skip_chunks {
-            return Ok(batch
-                .into_iter()
-                .map(|p| BlockSeries { labels: p.labels, chunks: Vec::new() })
-                .collect());
+            let bare = batch.into_iter().map(|p| BlockSeries { labels: p.labels, chunks: Vec::new() });
+            return Ok((bare.collect(), Vec::new()));
         }
         let guess = self.chunk_bytes_guess();
         // (segment, offset, guessed length, place in the answer)
@@ -219,11 +230,14 @@ impl Reader {
         self.request.stats.chunks_touched.fetch_add(count, Ordering::Relaxed);
         wanted.sort_unstable();
         let mut chunks: Vec<Vec<Option<Chunk>>> = batch.iter().map(|p| vec![None; p.chunks.len()]).collect();
+        let mut held = Vec::new();
         for of_segment in wanted.chunk_by(|a, b| a.0 == b.0) {
             let key = layout::segment_key(self.block.meta.ulid, of_segment[0].0);
             let spans = of_segment.iter().map(|(_, start, len, _)| (*start, start + len));
             let parts = join(spans, CHUNK_GAP_BYTES_MAX, RANGE_BYTES_MAX);
-            for (part, bytes) in self.fetch_parts(&key, parts, true).await? {
+            let (fetched, of_parts) = self.fetch_parts(&key, parts, true).await?;
+            held.push(of_parts);
+            for (part, bytes) in fetched {
                 for (_, start, _, (s, c)) in &of_segment[part.first..=part.last] {
                     let at = ((start - part.start) as usize).min(bytes.len());
                     let meta = batch[*s].chunks[*c];
@@ -236,7 +250,7 @@ impl Reader {
             labels: p.labels,
             chunks: chunks.into_iter().map(|c| c.expect("each chunk was fetched")).collect(),
         });
-        Ok(series.collect())
+        Ok((series.collect(), held))
     }
 
     async fn whole_chunk(&self, key: &str, start: u64, mut bytes: Bytes, meta: ChunkMeta) -> Result<Chunk> {

@@ -47,7 +47,7 @@ pub(super) async fn store(args: &StoreArgs, stop: CancellationToken) -> Result<(
     let bucket = open_bucket(&objstore, &metrics)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let parts = chronolith_store::Parts { bucket, metrics, probes: Probes::new(), clock };
-    let built = chronolith_store::build(args.config(), parts).await.map_err(|e| failure(&e))?;
+    let built = chronolith_store::build(args.config()?, parts).await.map_err(|e| failure(&e))?;
     let built = built.folding(chronolith_query::evaluate_over);
     chronolith_store::run(built, stop).await.map_err(|e| failure(e.as_ref()))
 }

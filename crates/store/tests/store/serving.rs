@@ -1,99 +1,26 @@
-//! The store over buckets: the acceptance suite, damage, resolutions, limits, syncing, serving.
+//! The acceptance suite, damage, resolutions, limits, syncing, serving.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chronolith_bucket::{DeletionMark, UploadOptions, delete_block, layout, upload_block};
+use chronolith_bucket::{DeletionMark, delete_block, layout};
 use chronolith_chunk::{AggrChunk as AggregateParts, Aggregate as Part, Chunk, Encoding, encode_floats};
-use chronolith_model::{BlockId, Labels, Matcher, TimeRange};
+use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_objstore::{Bucket, BucketConfig, BucketMetrics};
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{ManualClock, Metrics, Probes};
-use chronolith_store::{BucketStore, Config, Parts, build, run};
+use chronolith_store::{Config, Parts, build, run};
 use chronolith_storeapi::contract::{self, StoreFixture, TestSeries};
 use chronolith_storeapi::{
     AggrChunk, Aggregate, AggregateSet, ErrorKind, LabelNamesRequest, LabelValuesRequest, PartialResponse,
-    SeriesEvent, SeriesRequest, Store, StoreError, StoreSeries,
+    SeriesRequest, Store,
 };
 use chronolith_testkit::series::{counters, labels};
 use chronolith_testkit::{S3Faults, S3Server, http};
-use chronolith_tsdb::block::{BlockParts, BlockWriter, BlockWriterOptions, ThanosMeta};
 use futures::StreamExt;
 
-const T0: i64 = contract::T0;
-const NOW_MS: i64 = T0 + 30 * 86_400_000;
-
-fn next_id() -> BlockId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    BlockId(((T0 as u128) << 80 | u128::from(NEXT.fetch_add(1, Ordering::SeqCst))).into())
-}
-
-/// Writes and uploads a block.
-async fn put_block(
-    bucket: &Bucket,
-    external: &Labels,
-    resolution: i64,
-    series: impl IntoIterator<Item = (Labels, Vec<Chunk>)>,
-) -> BlockId {
-    let dir = tempfile::tempdir().unwrap();
-    let id = next_id();
-    let options = BlockWriterOptions { sync: false, ..BlockWriterOptions::default() };
-    let mut writer = BlockWriter::create(dir.path(), id, options).unwrap();
-    for (labels, chunks) in series {
-        writer.add_series(&labels, &chunks).unwrap();
-    }
-    let mut thanos = ThanosMeta::new(external, "test");
-    thanos.downsample.resolution = resolution;
-    let parts = BlockParts { thanos: Some(thanos), ..BlockParts::default() };
-    let meta = writer.finish(parts).unwrap().unwrap();
-    let options = UploadOptions { allow_no_labels: true, ..UploadOptions::default() };
-    upload_block(bucket, &dir.path().join(id.to_string()), &meta, options, T0).await.unwrap();
-    id
-}
-
-struct Opened {
-    store: Arc<BucketStore>,
-    clock: ManualClock,
-    _dir: tempfile::TempDir,
-}
-
-fn open_with(bucket: &Bucket, change: impl FnOnce(&mut Config)) -> Opened {
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-    change(&mut config);
-    let clock = ManualClock::new(NOW_MS);
-    let store = BucketStore::new(bucket.clone(), config, Arc::new(clock.clone()), &Metrics::new());
-    Opened { store: Arc::new(store), clock, _dir: dir }
-}
-
-async fn open(bucket: &Bucket) -> Opened {
-    let opened = open_with(bucket, |_| {});
-    opened.store.sync().await.unwrap();
-    opened.store.prepare_headers().await;
-    opened
-}
-
-async fn collect(
-    store: &dyn Store,
-    request: SeriesRequest,
-) -> Result<(Vec<StoreSeries>, Vec<String>), StoreError> {
-    let (mut series, mut warnings) = (Vec::new(), Vec::new());
-    let mut stream = store.series(request).await?;
-    while let Some(event) = stream.next().await {
-        match event? {
-            SeriesEvent::Batch(batch) => series.extend(batch),
-            SeriesEvent::Warning(text) => warnings.push(text),
-            SeriesEvent::Hints(_) => {}
-        }
-    }
-    Ok((series, warnings))
-}
-
-fn by_name(name: &str) -> SeriesRequest {
-    SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("__name__", name)])
-}
+use crate::support::{NOW_MS, Opened, T0, by_name, collect, next_id, open, open_with, put_block};
 
 /// Splits what it is given over two blocks in time, so that the merge has something to do.
 struct Fixture {
