@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_bucket::Discovery;
+use chronolith_model::Relabeling;
 use chronolith_service::tls::ServerTlsConfig;
 
 use crate::{ChunkCacheConfig, IndexCacheConfig, TimeBound};
@@ -49,6 +50,8 @@ pub struct Config {
     pub min_time: TimeBound,
     /// `--max-time`: blocks that begin after are not served.
     pub max_time: TimeBound,
+    /// `--selector.relabel-config`: rules over external labels and `__block_id` that choose the blocks served.
+    pub shard: Relabeling,
     /// `--consistency-delay`.
     pub consistency_delay: Duration,
     /// `--ignore-deletion-marks-delay`: blocks marked for longer are not served.
@@ -82,6 +85,7 @@ impl Default for Config {
             bucket_index_age_max: Duration::from_secs(3600),
             min_time: TimeBound::At(i64::MIN),
             max_time: TimeBound::At(i64::MAX),
+            shard: Relabeling::default(),
             consistency_delay: Duration::ZERO,
             ignore_deletion_marks_delay: Duration::from_secs(24 * 3600),
             lazy_header_download: false,

@@ -92,6 +92,7 @@ impl BucketStore {
         let delay_ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
         let filter = BlockFilter {
             range: s.served_range(),
+            shard: s.config.shard.clone(),
             consistency_delay_ms: delay_ms(s.config.consistency_delay),
             hide_marked_after_ms: Some(delay_ms(s.config.ignore_deletion_marks_delay)),
             ..BlockFilter::default()

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronolith_bucket::Discovery;
-use chronolith_service::config::inline_or_file;
-use chronolith_service::config::{ByteSize, DurationMs};
-use chronolith_service::exit::Exit;
+use chronolith_service::config::{ByteSize, DurationMs, inline_or_file};
+use chronolith_service::exit::{Exit, error_chain};
+use chronolith_service::relabel::parse_relabeling;
 use chronolith_store::{ChunkCacheConfig, Config, IndexCacheConfig, TimeBound};
 use clap::Args;
 
@@ -97,6 +97,12 @@ pub(crate) struct StoreArgs {
         allow_hyphen_values = true
     )]
     max_time: TimeBound,
+    /// File with relabel rules over external labels and __block_id that choose the blocks this store serves.
+    #[arg(long = "selector.relabel-config-file", value_name = "FILE")]
+    shard_file: Option<PathBuf>,
+    /// The same as YAML on the command line.
+    #[arg(long = "selector.relabel-config", value_name = "YAML", conflicts_with = "shard_file")]
+    shard: Option<String>,
     /// A block is served when it is so old.
     #[arg(long = "consistency-delay", default_value = "0s", value_name = "DURATION")]
     consistency_delay: DurationMs,
@@ -153,6 +159,10 @@ impl StoreArgs {
             inline_or_file("store.caching-bucket.config", chunks, self.chunk_cache_file.as_deref())?,
             ChunkCacheConfig::parse,
         )?;
+        let rules =
+            inline_or_file("selector.relabel-config", self.shard.as_deref(), self.shard_file.as_deref())?;
+        let rules = rules.map(|(origin, text)| parse_relabeling(&origin, &text)).transpose();
+        let shard = rules.map_err(|e| Exit::Usage(error_chain(&e)))?.unwrap_or_default();
         let duration = |d: DurationMs| Duration::from_millis(d.0.unsigned_abs());
         Ok(Config {
             index_cache,
@@ -174,6 +184,7 @@ impl StoreArgs {
             bucket_index_age_max: duration(self.bucket_index_age_max),
             min_time: self.min_time,
             max_time: self.max_time,
+            shard,
             consistency_delay: duration(self.consistency_delay),
             ignore_deletion_marks_delay: duration(self.ignore_deletion_marks_delay),
             lazy_header_download: self.header_download == "lazy",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chronolith_bucket::{CachedItems, ChunkCacheOptions};
-use chronolith_cache::{DiskOptions, GuardOptions, MemcachedOptions};
+use chronolith_cache::{GuardOptions, MemcachedOptions};
 use chronolith_store::{CachePlace, ChunkCacheConfig, Config, IndexCacheConfig};
 use chronolith_storeapi::StoreSeries;
 use chronolith_testkit::S3Server;
@@ -49,28 +49,6 @@ async fn in_memory_the_second_query_asks_nothing() {
     server.clear_requests();
     assert!(answer(&cached).await == want);
     assert_eq!(server.requests().len(), 0);
-}
-
-#[tokio::test]
-async fn a_disk_cache_outlives_the_process() {
-    let server = S3Server::start();
-    bucket_of_two(&server).await;
-    let want = answer(&synced(&server, |_| {}).await).await;
-    let dir = tempfile::tempdir().unwrap();
-    let disk =
-        |name: &str| CachePlace::Disk(DiskOptions { directory: dir.path().join(name), bytes_max: 64 << 20 });
-    let mut rounds = 0;
-    // Writes are queued: a new store asks the bucket until they are on the disk.
-    loop {
-        let opened = synced(&server, |c| all_in(c, disk("index"), disk("chunks"))).await;
-        server.clear_requests();
-        assert!(answer(&opened).await == want);
-        rounds += 1;
-        if server.requests().is_empty() {
-            break;
-        }
-    }
-    assert!(rounds > 1, "the first one has an empty cache");
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chronolith_bucket::{DeletionMark, delete_block, layout};
 use chronolith_chunk::{AggrChunk as AggregateParts, Aggregate as Part, Chunk, Encoding, encode_floats};
-use chronolith_model::{Labels, Matcher, TimeRange};
+use chronolith_model::relabel::{RelabelAction, RuleSpec};
+use chronolith_model::{Labels, Matcher, Relabeling, TimeRange};
 use chronolith_objstore::{Bucket, BucketConfig, BucketMetrics};
 use chronolith_service::shutdown::CancellationToken;
 use chronolith_service::{ManualClock, Metrics, Probes};
@@ -311,4 +312,22 @@ async fn a_role_serves_over_http_and_grpc_and_stops() {
     drop(client);
     shutdown.cancel();
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn relabel_rules_choose_the_blocks() {
+    let bucket = Bucket::in_memory();
+    for cluster in ["a", "b", "c"] {
+        put_block(&bucket, &labels(&[("cluster", cluster)]), 0, counters("m", 1, T0, 60_000, 10)).await;
+    }
+    let spec = RuleSpec {
+        source_labels: vec!["cluster".to_owned()],
+        regex: Some("a|c".to_owned()),
+        action: RelabelAction::Keep,
+        ..RuleSpec::default()
+    };
+    let opened = open_with(&bucket, |c| c.shard = Relabeling::new(vec![spec]).unwrap());
+    assert_eq!(opened.store.sync().await.unwrap().loaded, 2);
+    let sets = opened.store.info().await.unwrap().label_sets;
+    assert_eq!(sets, [labels(&[("cluster", "a")]), labels(&[("cluster", "c")])]);
 }
