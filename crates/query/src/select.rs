@@ -134,7 +134,8 @@ impl Queryable for StoreQueryable {
         let func = request.hints.func.as_deref();
         let opened = wait(&self.runtime, cx, self.store.series(self.series_request(request)))?;
         Ok(Box::new(StoreSeriesSet {
-            stream: opened.map_err(query_error)?,
+            // Batches are asked for after the last one, too; not every store's stream bears that.
+            stream: opened.map_err(query_error)?.fuse().boxed(),
             memory: cx.memory.hold(MemoryUse::Storage, 0)?,
             runtime: self.runtime.clone(),
             cx: cx.clone(),

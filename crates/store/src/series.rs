@@ -127,6 +127,7 @@ fn stop_at_fatal(stream: SeriesStream, fatal: Fatal, counted: Counted) -> Series
             (None, None) => None,
         }
     })
+    .fuse()
     .boxed()
 }
 
