@@ -3,14 +3,14 @@
 //! A log of segment files: values are appended, and when the whole grows too large the oldest segment goes. Where a value lies
 //! is kept in memory by the hash of its key (about 50 bytes a value). After a restart the segments are read
 //! once, head by head; a record that a crash cut short ends its segment. Nothing is synced: what is damaged fails the
-//! reader's checksum and is a miss.
+//! reader's checksum, is a miss, and is written anew. A directory belongs to one cache at a time, by a lock on a file in it.
 //!
 //! ```text
 //! record: hash of the key u128 │ length u32 │ value
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{Backend, CacheError};
 
+const LOCK: &str = "lock";
 const HEAD_BYTES: u64 = 16 + 4;
 /// Segments of the whole: an eighth of what is kept is lost at a time.
 const SEGMENTS: u64 = 8;
@@ -61,12 +62,22 @@ struct State {
 pub struct DiskCache {
     options: Arc<DiskOptions>,
     state: Arc<Mutex<State>>,
+    /// Locked for as long as somebody has the cache.
+    _lock: Arc<File>,
 }
 
 impl DiskCache {
-    /// Opens the directory and finds what an earlier run left. Blocks for as long as reading the heads takes.
+    /// Opens the directory and finds what an earlier run left. Blocks for as long as reading the heads takes. A directory that another
+    /// cache has, of this process or of another one, is refused.
     pub fn open(options: DiskOptions) -> Result<Self, CacheError> {
         std::fs::create_dir_all(&options.directory)?;
+        let lock = File::create(options.directory.join(LOCK))?;
+        lock.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => {
+                CacheError::Settings(format!("{} belongs to another cache", options.directory.display()))
+            }
+            TryLockError::Error(e) => e.into(),
+        })?;
         let mut state = State::default();
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&options.directory)? {
@@ -83,7 +94,8 @@ impl DiskCache {
             file.set_len(bytes)?;
             state.segments.push_back(Segment { number, file: Arc::new(file), bytes });
         }
-        let cache = DiskCache { options: Arc::new(options), state: Arc::new(Mutex::new(state)) };
+        let state = Arc::new(Mutex::new(state));
+        let cache = DiskCache { options: Arc::new(options), state, _lock: Arc::new(lock) };
         cache.evict(&mut cache.state.lock(), 0);
         Ok(cache)
     }
@@ -119,7 +131,7 @@ impl DiskCache {
         for (key, value) in items {
             let hash = xxh3_128(key.as_bytes());
             let need = HEAD_BYTES + value.len() as u64;
-            if state.places.contains_key(&hash) || need > segment_bytes_max {
+            if need > segment_bytes_max {
                 continue;
             }
             self.evict(&mut state, need);
@@ -170,6 +182,10 @@ impl State {
         let mut head = [0; HEAD_BYTES as usize];
         while at + HEAD_BYTES <= size {
             input.read_exact(&mut head)?;
+            // A hole, which nothing was written into.
+            if head == [0; HEAD_BYTES as usize] {
+                break;
+            }
             let (hash, len) = head.split_at(16);
             let len = u32::from_be_bytes(len.try_into().expect("four bytes"));
             let end = at + HEAD_BYTES + u64::from(len);
@@ -245,6 +261,10 @@ mod tests {
         assert!(there(&cache, 200).len() >= 65);
         put(&cache, 200, 210);
         assert!(there(&cache, 210).ends_with(&[208, 209]));
+        let options = DiskOptions { directory: dir.path().to_owned(), bytes_max };
+        let refused = DiskCache::open(options).unwrap_err().to_string();
+        assert!(refused.ends_with("belongs to another cache"), "{refused}");
+        drop(cache);
         let smaller = open(dir.path(), bytes_max / 4);
         assert!(smaller.bytes() <= bytes_max / 4 && !there(&smaller, 210).is_empty());
         let on_disk: u64 =
@@ -256,6 +276,14 @@ mod tests {
     fn a_record_cut_short_ends_its_segment() {
         let dir = tempfile::tempdir().unwrap();
         put(&open(dir.path(), 1 << 20), 0, 3);
+        // What was damaged is written anew, and the new one counts.
+        {
+            let cache = open(dir.path(), 1 << 20);
+            cache.write(vec![("k2".to_owned(), Bytes::from(vec![9; 100]))]).unwrap();
+            put(&cache, 2, 3);
+            assert_eq!(there(&cache, 3), [0, 1, 2]);
+        }
+        assert_eq!(there(&open(dir.path(), 1 << 20), 3), [0, 1, 2]);
         let path = segment_path(dir.path(), 0);
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(2 * 120 + 50).unwrap();
@@ -263,6 +291,9 @@ mod tests {
         assert_eq!(there(&cache, 3), [0, 1]);
         put(&cache, 2, 4);
         drop(cache);
+        assert_eq!(there(&open(dir.path(), 1 << 20), 4), [0, 1, 2, 3]);
+        // A hole ends its segment, too, at once however large it is.
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 34).unwrap();
         assert_eq!(there(&open(dir.path(), 1 << 20), 4), [0, 1, 2, 3]);
     }
 

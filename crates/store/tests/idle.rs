@@ -1,6 +1,6 @@
 //! What blocks cost that nobody asks for. A process of its own, as it looks at the process's memory.
 //!
-//! `IDLE_BLOCKS=10000 cargo test -p chronolith-store --test idle -- --nocapture` prints the figures of docs/performance.md.
+//! `IDLE_BLOCKS=10000 cargo test -p chronolith-store --test idle -- --nocapture` prints what blocks cost that nobody asks for.
 
 use std::path::Path;
 use std::sync::Arc;
