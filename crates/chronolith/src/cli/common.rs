@@ -15,10 +15,10 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogArgs {
     /// Least severity that is logged: error, warn, info, debug, trace.
-    #[arg(long = "log.level", default_value = "info", help_heading = "Logging")]
+    #[arg(long = "log.level", default_value = "info", global = true, help_heading = "Logging")]
     pub(crate) level: LogLevel,
     /// Form of a log line: logfmt or json.
-    #[arg(long = "log.format", default_value = "logfmt", help_heading = "Logging")]
+    #[arg(long = "log.format", default_value = "logfmt", global = true, help_heading = "Logging")]
     pub(crate) format: LogFormat,
 }
 
@@ -29,16 +29,22 @@ impl LogArgs {
     }
 }
 
-/// Where the bucket is.
+/// Where the bucket is. Global, so that tools take it before and behind their own names.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ObjstoreArgs {
     /// File with the bucket's configuration, Thanos's objstore.yml.
-    #[arg(long = "objstore.config-file", value_name = "FILE", help_heading = "Object storage")]
+    #[arg(
+        long = "objstore.config-file",
+        value_name = "FILE",
+        global = true,
+        help_heading = "Object storage"
+    )]
     pub(crate) config_file: Option<PathBuf>,
     /// The same as YAML on the command line.
     #[arg(
         long = "objstore.config",
         value_name = "YAML",
+        global = true,
         conflicts_with = "config_file",
         help_heading = "Object storage"
     )]

@@ -96,7 +96,8 @@ fn flag_texts(matches: &ArgMatches) -> Vec<(String, String)> {
             let name = names.get(id.as_str())?;
             // A YAML document on the command line may hold credentials.
             let secret = name == "objstore.config";
-            let values = matches.get_raw(id.as_str())?.map(|v| v.to_string_lossy());
+            // Not found where a subcommand of the role defines it and the role itself does not.
+            let values = matches.try_get_raw(id.as_str()).ok()??.map(|v| v.to_string_lossy());
             let text = if secret { "<secret>".to_owned() } else { values.collect::<Vec<_>>().join(",") };
             Some((name.clone(), text))
         })
@@ -118,6 +119,20 @@ mod tests {
     fn every_role_parses_with_its_defaults() {
         for role in ["server", "receive", "store", "query", "compact"] {
             Cli::try_parse_from(["chronolith", role]).unwrap_or_else(|e| panic!("{role}: {e}"));
+        }
+    }
+
+    #[test]
+    fn a_tools_flags_stand_before_or_behind_its_name() {
+        for words in [["ls", "--objstore.config=x"], ["--objstore.config=x", "ls"]] {
+            let words = ["chronolith", "tools", "bucket"].into_iter().chain(words);
+            let matches = Cli::command().try_get_matches_from(words).unwrap();
+            // Told of the role as a whole, without what may be secret.
+            let (_, of_role) = matches.subcommand().unwrap();
+            let _ = flag_texts(of_role);
+            let Role::Tools(tools) = Cli::from_arg_matches(&matches).unwrap().role else { panic!("no tool") };
+            let tools::Over::Bucket(bucket) = tools.over else { panic!("not of a bucket") };
+            assert_eq!(bucket.objstore.config.as_deref(), Some("x"));
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct BucketArgs {
     #[arg(
         long = "tenant-prefix",
         default_value = "",
+        global = true,
         value_name = "PREFIX",
         help_heading = "Object storage"
     )]
