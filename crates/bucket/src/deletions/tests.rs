@@ -1,3 +1,5 @@
+//! Requests written and read, and what they hide of series and chunks.
+
 use chronolith_chunk::encode_floats;
 
 use super::*;

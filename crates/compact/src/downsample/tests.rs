@@ -1,3 +1,5 @@
+//! Downsampled blocks against the raw samples that they were made of.
+
 use std::sync::Arc;
 
 use chronolith_chunk::{

@@ -1,3 +1,5 @@
+//! Leases claimed, renewed, lost and taken over, with the clock in the test's hand.
+
 use super::*;
 
 const DURATION: Duration = Duration::from_secs(60);

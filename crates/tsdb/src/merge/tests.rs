@@ -1,3 +1,5 @@
+//! Merged blocks against what their inputs hold.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
