@@ -36,7 +36,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
 pub use filter::{BlockFilter, Excluded, covers};
 pub use index_header::{HeaderSource, IndexHeader};
-pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark};
+pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark, carry_marks};
 pub use series::{
     BlockSeries, BucketBlock, Limiter, Limits, QueryStats, ReadBudget, SelectRequest, StatsSnapshot,
 };

@@ -113,6 +113,17 @@ async fn write<T: Serialize>(bucket: &Bucket, block: BlockId, file: &str, mark: 
     Ok(true)
 }
 
+/// Gives a block that was made of another one the marks that keep the compactor's hands off that, before anyone sees it.
+pub async fn carry_marks(bucket: &Bucket, from: BlockId, to: BlockId, now_ms: i64) -> Result<()> {
+    if let Some(mark) = NoCompactMark::read(bucket, from).await? {
+        NoCompactMark::write(bucket, to, now_ms, &mark.details, &mark.reason).await?;
+    }
+    if let Some(mark) = NoDownsampleMark::read(bucket, from).await? {
+        NoDownsampleMark::write(bucket, to, now_ms, &mark.details, &mark.reason).await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

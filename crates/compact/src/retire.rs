@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use chronolith_bucket::{DeletionMark, Error, NoCompactMark, NoDownsampleMark};
-use chronolith_model::Labels;
+use chronolith_bucket::{DeletionMark, Error, carry_marks};
 use chronolith_tsdb::block::BlockMeta;
 
 use crate::compactor::Compactor;
@@ -15,7 +14,7 @@ use crate::job::{self, DELETION_MARK, JobError};
 use crate::lease::Lease;
 use crate::metrics::REASON_RETENTION;
 use crate::retention::{Expired, Verdict};
-use crate::rewrite::{Change, Rewritten, rewrite_block};
+use crate::rewrite::{Rewritten, take_out};
 use crate::sync::View;
 
 /// What was done.
@@ -95,15 +94,7 @@ async fn work(
     let input = job::download(c, &inputs, dir.path()).await?.remove(0);
     let (parent, id) = (dir.path().to_owned(), job::new_id(c.clock.now_ms()));
     let rewritten = job::blocking(move || {
-        let deleted = |labels: &Labels| expired.deleted(labels);
-        let change = Change {
-            deleted: &deleted,
-            name: expired.name.clone(),
-            applied: Vec::new(),
-            source: "bucket.rewrite",
-            always: false,
-        };
-        let rewritten = rewrite_block(&input, &parent, id, &change)?;
+        let rewritten = take_out(&expired, &input, &parent, id)?;
         if let Rewritten::Block(made) = &rewritten {
             let made = parent.join(made.ulid.to_string());
             chronolith_tsdb::block::verify_structure(&made).map_err(JobError::Result)?;
@@ -116,15 +107,7 @@ async fn work(
         Rewritten::Unchanged => return Ok(false),
         Rewritten::Nothing => Vec::new(),
         Rewritten::Block(made) => {
-            // What keeps compaction off the old block keeps it off the new one, before anyone sees it.
-            if let Some(mark) = NoCompactMark::read(&c.bucket, meta.ulid).await? {
-                NoCompactMark::write(&c.bucket, made.ulid, c.clock.now_ms(), &mark.details, &mark.reason)
-                    .await?;
-            }
-            if let Some(mark) = NoDownsampleMark::read(&c.bucket, meta.ulid).await? {
-                NoDownsampleMark::write(&c.bucket, made.ulid, c.clock.now_ms(), &mark.details, &mark.reason)
-                    .await?;
-            }
+            carry_marks(&c.bucket, meta.ulid, made.ulid, c.clock.now_ms()).await?;
             let uploaded = job::upload(c, dir.path(), &made, lease).await?;
             if !c.cleaner.is_whole(uploaded.ulid).await? {
                 return Err(JobError::Stale(format!("{} is not whole in the bucket", uploaded.ulid)));

@@ -19,6 +19,8 @@ use chronolith_tsdb::index::{SeriesRecord, SymbolCache};
 use chronolith_tsdb::merge::{MergeError, MergeOptions, merge_blocks};
 use serde_json::{Value, json};
 
+use crate::retention::Expired;
+
 /// What goes, and how the result says so.
 pub struct Change<'a> {
     /// The ranges that go of a series, given without external labels.
@@ -108,6 +110,18 @@ pub fn delete_from(dir: &Path, deleted: &dyn Fn(&Labels) -> Vec<TimeRange>) -> c
         tombstones.write(dir)?;
     }
     Ok(touched)
+}
+
+/// The block without its series that are out of retention.
+pub fn take_out(expired: &Expired, dir: &Path, parent: &Path, id: BlockId) -> Result<Rewritten, MergeError> {
+    let change = Change {
+        deleted: &|labels| expired.deleted(labels),
+        name: expired.name.clone(),
+        applied: Vec::new(),
+        source: "bucket.rewrite",
+        always: false,
+    };
+    rewrite_block(dir, parent, id, &change)
 }
 
 /// The sources that the block's data had before it was rewritten: by these, blocks of other resolutions know it.

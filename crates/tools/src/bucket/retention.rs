@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use chronolith_bucket::{BucketBlock, DeletionMark, SelectRequest, UploadOptions};
 use chronolith_compact::retention::{Expired, Keep, Policy, Verdict};
-use chronolith_compact::rewrite::{Change, rewrite_block};
-use chronolith_model::{Labels, TimeRange};
+use chronolith_compact::rewrite;
+use chronolith_model::TimeRange;
 use chronolith_objstore::Bucket;
 use chronolith_service::config::DurationMs;
 use chronolith_tsdb::block::BlockMeta;
@@ -183,15 +183,7 @@ async fn take_out(
     let options = UploadOptions { hash: false, allow_no_labels: true };
     let publish = Publish { delete_origin: true, options, tmp_dir };
     rewrite_in_bucket(bucket, meta, now_ms, publish, move |dir, parent, id| {
-        let deleted = |labels: &Labels| expired.deleted(labels);
-        let change = Change {
-            deleted: &deleted,
-            name: expired.name.clone(),
-            applied: Vec::new(),
-            source: "bucket.rewrite",
-            always: false,
-        };
-        Ok(rewrite_block(dir, parent, id, &change)?)
+        Ok(rewrite::take_out(&expired, dir, parent, id)?)
     })
     .await
 }

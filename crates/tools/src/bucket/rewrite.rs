@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chronolith_bucket::deletions::{DeletionRequest, Deletions};
 use chronolith_bucket::{
-    DeletionMark, NoCompactMark, NoDownsampleMark, UploadOptions, download_block, is_uploaded, upload_block,
+    DeletionMark, UploadOptions, carry_marks, download_block, is_uploaded, upload_block,
 };
 use chronolith_compact::rewrite::{Change, Rewritten, of_requests, rewrite_block};
 use chronolith_model::{BlockId, Labels, TimeRange};
@@ -179,7 +179,7 @@ pub(super) async fn rewrite_in_bucket(
         Rewritten::Block(made) => {
             let from = parent.join(made.ulid.to_string());
             chronolith_tsdb::block::verify(&from)?;
-            keep_marks(bucket, meta.ulid, made.ulid, now_ms).await?;
+            carry_marks(bucket, meta.ulid, made.ulid, now_ms).await?;
             upload_block(bucket, &from, &made, publish.options, now_ms).await?;
             if !is_uploaded(bucket, made.ulid).await? {
                 return Err(ToolError::Found(format!(
@@ -194,17 +194,6 @@ pub(super) async fn rewrite_in_bucket(
             Ok(format!("rewritten as {}", made.ulid))
         }
     }
-}
-
-/// Gives the new block the marks that keep the compactor's hands off the old one, before anyone sees it.
-async fn keep_marks(bucket: &Bucket, from: BlockId, to: BlockId, now_ms: i64) -> Result<()> {
-    if let Some(mark) = NoCompactMark::read(bucket, from).await? {
-        NoCompactMark::write(bucket, to, now_ms, &mark.details, &mark.reason).await?;
-    }
-    if let Some(mark) = NoDownsampleMark::read(bucket, from).await? {
-        NoDownsampleMark::write(bucket, to, now_ms, &mark.details, &mark.reason).await?;
-    }
-    Ok(())
 }
 
 /// The change that only puts chunks in order.
