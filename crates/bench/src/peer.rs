@@ -102,8 +102,17 @@ impl Peer {
     /// The same, written to by this protocol; `None` when it does not know it.
     pub(crate) fn by(&self, protocol: Protocol) -> Option<Peer> {
         protocol.path(self.kind)?;
+        if self.kind == Kind::Prometheus && protocol != Protocol::Rw1 && self.is_version_two() {
+            return None;
+        }
         let title = format!("{}{}", self.title, protocol.suffix());
         Some(Peer { title, protocol, ..self.clone() })
+    }
+
+    /// A Prometheus 2 takes requests of remote write 2.0 for empty ones of 1.0, and acknowledges them.
+    fn is_version_two(&self) -> bool {
+        let output = Command::new(&self.program).arg("--version").output();
+        output.is_ok_and(|o| [o.stdout, o.stderr].iter().any(|t| t.starts_with(b"prometheus, version 2.")))
     }
 
     /// Where writes go.
