@@ -1,4 +1,7 @@
 //! `/api/v1/series`, `/api/v1/labels`, `/api/v1/label/:name/values`.
+//!
+//! Names and values are those that are stored, replica labels among them, as in Thanos: `dedup` and `replicaLabels[]` have an
+//! effect on series only.
 
 use std::collections::BTreeSet;
 
@@ -93,7 +96,6 @@ pub(super) async fn names(State(api): State<Api>, request: Request) -> Result<Re
     for matchers in any_selectors(&params)? {
         let mut read = LabelNamesRequest::new(range, options.enforced(matchers));
         read.partial_response = options.partial_response;
-        read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
         let answer = store.label_names(read).await.map_err(store_error)?;
         held.more(answer.names.iter().map(String::len))?;
@@ -120,7 +122,6 @@ pub(super) async fn values(
     for matchers in any_selectors(&params)? {
         let mut read = LabelValuesRequest::new(&name, range, options.enforced(matchers));
         read.partial_response = options.partial_response;
-        read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
         let answer = store.label_values(read).await.map_err(store_error)?;
         held.more(answer.values.iter().map(String::len))?;

@@ -91,7 +91,6 @@ pub(super) async fn label_names(State(api): State<Api>, request: Request) -> Res
     for matchers in search.selectors()? {
         let mut read = LabelNamesRequest::new(search.range, search.options.enforced(matchers));
         read.partial_response = search.options.partial_response;
-        read.without_replica_labels = search.options.without_replica_labels();
         let answer = store.label_names(read).await.map_err(store_error)?;
         held.more(answer.names.iter().map(String::len))?;
         found.extend(answer.names);
@@ -188,7 +187,6 @@ impl Search {
         for matchers in self.selectors()? {
             let mut read = LabelValuesRequest::new(label, self.range, self.options.enforced(matchers));
             read.partial_response = self.options.partial_response;
-            read.without_replica_labels = self.options.without_replica_labels();
             let answer = store.label_values(read).await.map_err(store_error)?;
             held.more(answer.values.iter().map(String::len))?;
             found.extend(answer.values);

@@ -40,6 +40,10 @@ async fn every_endpoint_answers_in_its_form() {
         ("/api/v1/label/instance/values", r#"["h1","h2","h3"]"#),
         ("/api/v1/label/instance/values?limit=1", r#"["h1"]"#),
         ("/api/v1/label/U__cluster/values", r#"["a"]"#),
+        // Replica labels are listed, deduplicated or not.
+        ("/api/v1/labels?match[]=gone&replicaLabels[]=cluster", r#"["__name__","cluster"]"#),
+        ("/api/v1/label/cluster/values?replicaLabels[]=cluster", r#"["a"]"#),
+        ("/api/v1/series?match[]=gone&replicaLabels[]=cluster", r#"[{"__name__":"gone"}]"#),
         ("/api/v1/label/none/values", "[]"),
         ("/api/v1/series?match[]=gone", r#"[{"__name__":"gone","cluster":"a"}]"#),
         ("/api/v1/series?match[]=gone&start=0&end=1", "[]"),
