@@ -3,6 +3,7 @@
 mod common;
 mod compact;
 mod query;
+mod reading;
 mod receive;
 mod ring;
 mod server;
@@ -83,6 +84,9 @@ fn explain(error: clap::Error) -> Exit {
     }
 }
 
+/// YAML documents on the command line in which credentials may stand.
+const MAY_HOLD_SECRETS: [&str; 3] = ["objstore.config", "index-cache.config", "store.caching-bucket.config"];
+
 fn flag_texts(matches: &ArgMatches) -> Vec<(String, String)> {
     let command = Cli::command();
     let names: std::collections::HashMap<String, String> = command
@@ -94,8 +98,7 @@ fn flag_texts(matches: &ArgMatches) -> Vec<(String, String)> {
         .ids()
         .filter_map(|id| {
             let name = names.get(id.as_str())?;
-            // A YAML document on the command line may hold credentials.
-            let secret = name == "objstore.config";
+            let secret = MAY_HOLD_SECRETS.contains(&name.as_str());
             // Not found where a subcommand of the role defines it and the role itself does not.
             let values = matches.try_get_raw(id.as_str()).ok()??.map(|v| v.to_string_lossy());
             let text = if secret { "<secret>".to_owned() } else { values.collect::<Vec<_>>().join(",") };
@@ -119,6 +122,28 @@ mod tests {
     fn every_role_parses_with_its_defaults() {
         for role in ["server", "receive", "store", "query", "compact"] {
             Cli::try_parse_from(["chronolith", role]).unwrap_or_else(|e| panic!("{role}: {e}"));
+        }
+    }
+
+    #[test]
+    fn a_server_has_the_store_s_caches_and_tells_no_passwords() {
+        let yaml = "{type: REDIS, config: {addr: 'h:1', password: hunter2}}";
+        for role in ["server", "store"] {
+            let index = format!("--index-cache.config={yaml}");
+            let words =
+                ["chronolith", role, &index, "--store.caching-bucket.config", yaml, "--chunk-pool-size=1GB"];
+            let matches = Cli::command().try_get_matches_from(words).unwrap();
+            let flags = flag_texts(matches.subcommand().unwrap().1);
+            let secret = flags.iter().filter(|(_, text)| text == "<secret>").count();
+            assert_eq!(secret, 2, "{role}: {flags:?}");
+            let reading = match Cli::from_arg_matches(&matches).unwrap().role {
+                Role::Server(args) => args.reading.apply(chronolith_store::Config::default()),
+                Role::Store(args) => args.config(),
+                _ => unreachable!("one of both"),
+            };
+            let config = reading.unwrap_or_else(|_| panic!("{role}: settings"));
+            assert!(config.index_cache.is_some() && config.chunk_cache.is_some());
+            assert_eq!(config.read_budget_bytes, 1 << 30);
         }
     }
 

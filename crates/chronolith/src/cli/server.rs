@@ -8,6 +8,7 @@ use clap::Args;
 use super::common::{LogArgs, ObjstoreArgs, address};
 use super::compact::CompactionArgs;
 use super::query::EvaluationArgs;
+use super::reading::ReadingArgs;
 use super::receive::IngestArgs;
 use super::web::WebArgs;
 
@@ -33,6 +34,8 @@ pub(crate) struct ServerArgs {
     pub(crate) ingest: IngestArgs,
     #[command(flatten)]
     pub(crate) evaluation: EvaluationArgs,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Compact the bucket in this process. Other compactors of the same bucket do no harm.
     #[arg(long = "compact", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub(crate) compact: bool,

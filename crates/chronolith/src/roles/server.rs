@@ -62,13 +62,13 @@ pub(super) async fn run(
     };
     let receive = chronolith_receive::build(receive_config, parts).await.map_err(|e| receive_exit(&e))?;
 
-    let store_config = chronolith_store::Config {
+    let store_config = args.reading.apply(chronolith_store::Config {
         data_dir: args.data_dir.join("store"),
         grpc_address: None,
         http_address: None,
         sync_interval: SYNC_INTERVAL,
         ..chronolith_store::Config::default()
-    };
+    })?;
     let parts = chronolith_store::Parts {
         bucket: bucket.clone(),
         metrics: metrics.clone(),
