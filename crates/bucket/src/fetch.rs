@@ -183,6 +183,14 @@ impl Fetcher {
         Ok(result)
     }
 
+    /// Metas that the bucket need not be asked for, where it lists their blocks.
+    pub(crate) fn know(&self, metas: impl IntoIterator<Item = (BlockId, Arc<BlockMeta>)>) {
+        let mut known = self.known.lock();
+        for (id, meta) in metas {
+            known.entry(id).or_insert(meta);
+        }
+    }
+
     async fn list_objects(&self) -> Result<BTreeMap<BlockId, Found>> {
         let mut found: BTreeMap<BlockId, Found> = BTreeMap::new();
         let mut objects = self.bucket.list("");

@@ -101,9 +101,14 @@ impl BlockFinder {
     /// One round. Errors only when the listing fails, the short or the full one.
     pub async fn find(&self, filter: &BlockFilter, now_ms: i64) -> Result<(FetchResult, IndexUse)> {
         let (index, how) = self.index(now_ms).await;
-        let Some(index) = index else {
-            self.known.lock().clear();
-            return Ok((self.fetcher.fetch_with(filter, now_ms).await?, how));
+        let index = match (index, how) {
+            (Some(index), IndexUse::Used) => index,
+            (old, _) => {
+                // A meta never changes: what is listed need not be read again.
+                self.fetcher.know(std::mem::take(&mut *self.known.lock()));
+                self.fetcher.know(old.unwrap_or_default().blocks);
+                return Ok((self.fetcher.fetch_with(filter, now_ms).await?, how));
+            }
         };
         let mut found = self.complete(index).await?;
         *self.known.lock() = found.blocks.clone();
@@ -111,6 +116,7 @@ impl BlockFinder {
         Ok((found, how))
     }
 
+    /// The index, also one that is too old to be believed in what it does not name.
     async fn index(&self, now_ms: i64) -> (Option<BucketIndex>, IndexUse) {
         let Some(age_max) = self.options.index_age_max else { return (None, IndexUse::Off) };
         let known = self.known.lock().clone();
@@ -124,7 +130,7 @@ impl BlockFinder {
                     age_seconds = age_ms / 1000,
                     "bucket index is old, the bucket is listed; does a compactor run?"
                 );
-                IndexUse::Old
+                return (Some(index), IndexUse::Old);
             }
             Err(err) => match err.kind() {
                 ErrorKind::NotFound => IndexUse::Missing,

@@ -10,7 +10,7 @@ use chronolith_model::{BlockId, Labels};
 use chronolith_objstore::Bucket;
 use chronolith_storeapi::Store;
 use chronolith_testkit::series::{counters, labels};
-use chronolith_testkit::{S3Faults, S3Server};
+use chronolith_testkit::{S3Faults, S3Operation, S3Server};
 use chronolith_tsdb::block::{BlockMeta, ThanosMeta};
 
 use crate::support::{NOW_MS, T0, by_name, collect, open_with, put_block, put_block_as};
@@ -155,6 +155,28 @@ async fn an_idle_store_asks_little() {
         "one GET and one page of the listing, first time or not"
     );
     assert_eq!(indexed.store.info().await.unwrap().label_sets.len(), 1);
+}
+
+/// A compactor that is gone costs listings, not a look into every block.
+#[tokio::test]
+async fn what_an_old_or_former_index_names_is_not_read_again() {
+    let server = S3Server::start();
+    let bucket = server.bucket();
+    thousand(&server);
+    let gets = async |opened: &crate::support::Opened, want: IndexUse| {
+        server.clear_requests();
+        let report = opened.store.sync().await.unwrap();
+        assert_eq!((report.index, report.loaded), (Some(want), 1000));
+        server.counts().get(&S3Operation::GetObject).copied().unwrap_or(0)
+    };
+    write_index(&bucket, NOW_MS - 2 * 3_600_000).await;
+    let opened = open_with(&bucket, |_| {});
+    assert_eq!(gets(&opened, IndexUse::Old).await, 1);
+    write_index(&bucket, NOW_MS).await;
+    let opened = open_with(&bucket, |_| {});
+    assert_eq!(gets(&opened, IndexUse::Used).await, 1);
+    bucket.delete(layout::BUCKET_INDEX).await.unwrap();
+    assert_eq!(gets(&opened, IndexUse::Missing).await, 1);
 }
 
 #[tokio::test]
