@@ -11,6 +11,7 @@ mod disk;
 mod guard;
 mod memcached;
 mod redis_client;
+mod servers;
 
 use std::sync::Arc;
 

@@ -1,9 +1,11 @@
 //! Memcached by its text protocol.
 //!
-//! A key lives on one server, chosen by jump hash over the sorted addresses, so that a server more or less moves few keys.
+//! A key lives on one server, chosen by jump hash over the sorted addresses ([`Servers`]), so that a server more or less moves few
+//! keys.
 //! Connections are kept between calls; one on which anything went wrong, or whose caller stopped waiting, is closed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use xxhash_rust::xxh64::xxh64;
 
+use crate::servers::{Addresses, Servers};
 use crate::{Backend, CacheError};
 
 /// Protocol's bound on a key.
@@ -24,10 +27,14 @@ const KEYS_MAX: usize = 1000;
 const VALUE_BYTES_MAX: usize = 64 << 20;
 
 /// Settings of a [`Memcached`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MemcachedOptions {
-    /// `host:port` of each server.
+    /// `host:port` of each server; `dns+host:port` for every address that the name has.
     pub addresses: Vec<String>,
+    /// The addresses are of nodes that tell of all others, as Amazon ElastiCache's.
+    pub auto_discovery: bool,
+    /// Between looks for the addresses of names and the nodes of clusters.
+    pub lookup_interval: Duration,
     /// Connections kept open, of all servers together.
     pub idle_connections_max: usize,
     /// Requests of one call at a time.
@@ -44,58 +51,50 @@ type Connection = BufStream<TcpStream>;
 #[derive(Debug)]
 pub struct Memcached {
     options: MemcachedOptions,
-    idle: Mutex<Vec<(usize, Connection)>>,
+    servers: Arc<Servers>,
+    idle: Mutex<Vec<(Arc<str>, Connection)>>,
 }
 
 impl Memcached {
-    /// A client that has not connected yet. Errors: no address.
-    pub fn new(mut options: MemcachedOptions) -> Result<Self, CacheError> {
-        options.addresses.sort_unstable();
-        options.addresses.dedup();
-        if options.addresses.is_empty() {
-            return Err(CacheError::Settings("memcached: no addresses".to_owned()));
-        }
-        Ok(Memcached { options, idle: Mutex::default() })
+    /// A client that has not connected yet. Errors: no address, or one of a kind that is not supported.
+    pub fn new(options: MemcachedOptions) -> Result<Self, CacheError> {
+        let servers = Servers::new(&options.addresses, options.auto_discovery, options.lookup_interval)?;
+        Ok(Memcached { options, servers: Arc::new(servers), idle: Mutex::default() })
     }
 
-    async fn connection(&self, server: usize) -> Result<Connection, CacheError> {
+    async fn connection(&self, server: &Arc<str>) -> Result<Connection, CacheError> {
         let idle = {
             let mut idle = self.idle.lock();
-            let at = idle.iter().rposition(|(s, _)| *s == server);
-            at.map(|at| idle.swap_remove(at).1)
+            let at = idle.iter().rposition(|(s, _)| s == server);
+            at.map(|at| idle.remove(at).1)
         };
         match idle {
             Some(connection) => Ok(connection),
             None => {
-                let stream = TcpStream::connect(&self.options.addresses[server]).await?;
+                let stream = TcpStream::connect(&**server).await?;
                 stream.set_nodelay(true)?;
                 Ok(BufStream::new(stream))
             }
         }
     }
 
-    fn keep(&self, server: usize, connection: Connection) {
+    fn keep(&self, server: Arc<str>, connection: Connection) {
         let mut idle = self.idle.lock();
-        if idle.len() < self.options.idle_connections_max {
+        if self.options.idle_connections_max > 0 {
+            // The one that was not used for longest makes room: its server may be none any more.
+            if idle.len() >= self.options.idle_connections_max {
+                idle.remove(0);
+            }
             idle.push((server, connection));
         }
     }
 
-    fn by_server<T>(
+    async fn get_from(
         &self,
-        items: impl IntoIterator<Item = T>,
-        key: impl Fn(&T) -> &str,
-    ) -> Vec<(usize, Vec<T>)> {
-        let mut groups: HashMap<usize, Vec<T>> = HashMap::new();
-        for item in items {
-            let server = jump_hash(xxh64(key(&item).as_bytes(), 0), self.options.addresses.len());
-            groups.entry(server).or_default().push(item);
-        }
-        groups.into_iter().collect()
-    }
-
-    async fn get_from(&self, server: usize, keys: Vec<String>) -> Result<HashMap<String, Bytes>, CacheError> {
-        let mut c = self.connection(server).await?;
+        server: Arc<str>,
+        keys: Vec<String>,
+    ) -> Result<HashMap<String, Bytes>, CacheError> {
+        let mut c = self.connection(&server).await?;
         c.write_all(format!("get {}\r\n", keys.join(" ")).as_bytes()).await?;
         c.flush().await?;
         let mut found = HashMap::new();
@@ -123,8 +122,8 @@ impl Memcached {
         Ok(found)
     }
 
-    async fn put_to(&self, server: usize, items: Vec<(String, Bytes)>) -> Result<(), CacheError> {
-        let mut c = self.connection(server).await?;
+    async fn put_to(&self, server: Arc<str>, items: Vec<(String, Bytes)>) -> Result<(), CacheError> {
+        let mut c = self.connection(&server).await?;
         // Longer than a month would be read as a date.
         let ttl = self.options.ttl.as_secs().min(30 * 86_400);
         for (key, value) in &items {
@@ -149,6 +148,20 @@ impl Memcached {
             None => Ok(()),
         }
     }
+}
+
+/// The items of each server.
+fn by_server<T>(
+    servers: &Addresses,
+    items: impl IntoIterator<Item = T>,
+    key: impl Fn(&T) -> &str,
+) -> Vec<(Arc<str>, Vec<T>)> {
+    let mut groups: HashMap<usize, Vec<T>> = HashMap::new();
+    for item in items {
+        let server = jump_hash(xxh64(key(&item).as_bytes(), 0), servers.len());
+        groups.entry(server).or_default().push(item);
+    }
+    groups.into_iter().map(|(server, items)| (servers[server].clone(), items)).collect()
 }
 
 async fn read_line(c: &mut Connection) -> Result<String, CacheError> {
@@ -180,10 +193,12 @@ fn jump_hash(mut key: u64, buckets: usize) -> usize {
 impl Backend for Memcached {
     async fn get(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
         let batch = if self.options.batch_keys_max > 0 { self.options.batch_keys_max } else { KEYS_MAX };
-        let groups = self.by_server(keys.iter().filter(|k| is_key(k)), |k| k.as_str());
-        let mut batches: Vec<(usize, Vec<String>)> = Vec::new();
+        let servers = self.servers.current().await?;
+        let groups = by_server(&servers, keys.iter().filter(|k| is_key(k)), |k| k.as_str());
+        let mut batches: Vec<(Arc<str>, Vec<String>)> = Vec::new();
         for (server, keys) in groups {
-            batches.extend(keys.chunks(batch).map(|k| (server, k.iter().map(|k| (*k).clone()).collect())));
+            let of_batch = |k: &[&String]| (server.clone(), k.iter().map(|k| (*k).clone()).collect());
+            batches.extend(keys.chunks(batch).map(of_batch));
         }
         let reads = futures::stream::iter(batches)
             .map(|(server, keys)| self.get_from(server, keys))
@@ -194,7 +209,8 @@ impl Backend for Memcached {
 
     async fn put(&self, items: Vec<(String, Bytes)>) -> Result<(), CacheError> {
         let items = items.into_iter().filter(|(key, _)| is_key(key));
-        for (server, items) in self.by_server(items, |(key, _)| key.as_str()) {
+        let servers = self.servers.current().await?;
+        for (server, items) in by_server(&servers, items, |(key, _)| key.as_str()) {
             self.put_to(server, items).await?;
         }
         Ok(())

@@ -1,7 +1,8 @@
-//! Redis, alone or found by its sentinels.
+//! Redis, alone or found by its sentinels, with or without TLS.
 //!
 //! One multiplexed connection; one on which anything went wrong is thrown away and made anew by the next call.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, TlsCertificates};
+use redis::io::AsyncDNSResolver;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, IntoConnectionInfo, RedisFuture, TlsCertificates,
+};
 use tokio::sync::Mutex;
 
 use crate::{Backend, CacheError};
@@ -39,6 +43,10 @@ pub struct RedisOptions {
     pub tls_insecure: bool,
     /// PEM file of the authorities to trust instead of the system's.
     pub tls_ca_file: Option<PathBuf>,
+    /// PEM files of the certificate to show and its key: both or none.
+    pub tls_client: Option<(PathBuf, PathBuf)>,
+    /// The name that the server's certificate must carry, instead of the one that it is called by.
+    pub tls_server_name: Option<String>,
     /// Keys of one read; 0 for all of a call.
     pub get_batch: usize,
     /// Reads of one call at a time.
@@ -51,7 +59,7 @@ pub struct RedisOptions {
 #[derive(Debug)]
 pub struct RedisCache {
     options: RedisOptions,
-    ca: Option<Vec<u8>>,
+    certificates: TlsCertificates,
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
@@ -64,12 +72,30 @@ impl RedisCache {
             (1, _) | (_, Some(_)) => {}
             _ => return settings("several addresses want a master_name; a Redis cluster is not supported"),
         }
-        let ca = options.tls_ca_file.as_ref().map(std::fs::read).transpose()?;
-        Ok(RedisCache { options, ca, connection: Mutex::default() })
+        let read = |file: &PathBuf| {
+            let named = |e| CacheError::Settings(format!("redis: {}: {e}", file.display()));
+            std::fs::read(file).map_err(named)
+        };
+        let client = options.tls_client.as_ref().map(|(certificate, key)| {
+            Ok::<_, CacheError>(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
+        });
+        let certificates = TlsCertificates {
+            client_tls: client.transpose()?,
+            root_cert: options.tls_ca_file.as_ref().map(read).transpose()?,
+        };
+        let cache = RedisCache { options, certificates, connection: Mutex::default() };
+        // What is in the files is looked at now, not when the first value is wanted.
+        cache.client(&cache.options.addresses[0], false)?;
+        Ok(cache)
     }
 
     fn client(&self, address: &str, sentinel: bool) -> Result<Client, CacheError> {
         let o = &self.options;
+        let named = o.tls_server_name.as_ref().filter(|_| o.tls);
+        let address = match (named, address.rsplit_once(':')) {
+            (Some(name), Some((_, port))) => format!("{name}:{port}"),
+            _ => address.to_owned(),
+        };
         let scheme = if o.tls { "rediss" } else { "redis" };
         let insecure = if o.tls && o.tls_insecure { "#insecure" } else { "" };
         let mut info = format!("{scheme}://{address}/{insecure}").into_connection_info()?;
@@ -83,19 +109,21 @@ impl RedisCache {
             }
             info = info.set_redis_settings(settings);
         }
-        Ok(match &self.ca {
-            Some(ca) if o.tls => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) };
-                Client::build_with_tls(info, certificates)?
-            }
-            _ => Client::open(info)?,
+        let certificates = &self.certificates;
+        Ok(if o.tls && (certificates.client_tls.is_some() || certificates.root_cert.is_some()) {
+            Client::build_with_tls(info, certificates.clone())?
+        } else {
+            Client::open(info)?
         })
     }
 
     async fn dial(&self, address: &str, sentinel: bool) -> Result<MultiplexedConnection, CacheError> {
-        let config = AsyncConnectionConfig::new()
+        let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.dial_timeout))
             .set_response_timeout(Some(self.options.read_timeout));
+        if self.options.tls_server_name.is_some() {
+            config = config.set_dns_resolver(CalledBy(address.to_owned()));
+        }
         let client = self.client(address, sentinel)?;
         Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
     }
@@ -148,6 +176,22 @@ impl RedisCache {
 
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.options.prefix)
+    }
+}
+
+/// Finds the server by the address that it is called by, whatever name its certificate carries.
+struct CalledBy(String);
+
+impl AsyncDNSResolver for CalledBy {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _name: &'b str,
+        _port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host(&self.0).await?.collect();
+            Ok(Box::new(found.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
+        })
     }
 }
 

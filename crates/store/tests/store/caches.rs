@@ -62,8 +62,8 @@ async fn a_cache_that_hangs_changes_no_answer_and_little_time() {
             addresses: vec![silent.local_addr().unwrap().to_string()],
             idle_connections_max: 10,
             concurrency: 10,
-            batch_keys_max: 0,
             ttl: Duration::from_secs(60),
+            ..MemcachedOptions::default()
         };
         CachePlace::Memcached(
             options,
