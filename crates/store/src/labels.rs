@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use crate::BucketStore;
-use crate::series::{clip, store_error};
+use crate::series::{clip, is_chosen, store_error};
 
 /// Blocks asked at a time for one request.
 const BLOCKS_CONCURRENT: usize = 16;
@@ -23,13 +23,15 @@ type Answer = Result<Vec<String>, chronolith_bucket::Error>;
 
 impl BucketStore {
     /// The coarsest blocks over the range: a series has the same labels in every resolution.
-    fn label_blocks(&self, range: TimeRange) -> Vec<Arc<BucketBlock>> {
+    fn label_blocks(&self, range: TimeRange, matchers: &[Matcher]) -> Vec<Arc<BucketBlock>> {
         let range = clip(range, self.shared.served_range());
-        self.snapshot().sets.iter().flat_map(|set| set.choose(range, i64::MAX)).collect()
+        let blocks = self.snapshot();
+        let blocks = blocks.sets.iter().flat_map(|set| set.choose(range, i64::MAX));
+        blocks.filter(|block| is_chosen(block.id(), matchers)).collect()
     }
 
     fn has_nothing_in(&self, range: TimeRange) -> bool {
-        self.label_blocks(range).is_empty()
+        self.label_blocks(range, &[]).is_empty()
     }
 
     fn label_select(&self, matchers: Vec<Matcher>, range: TimeRange) -> SelectRequest {
@@ -91,10 +93,11 @@ impl Store for BucketStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
-        let mut questions = Vec::new();
-        for block in self.label_blocks(request.range) {
+        let (mut questions, mut queried_blocks) = (Vec::new(), Vec::new());
+        for block in self.label_blocks(request.range, &request.block_matchers) {
             let external = block.external_labels().clone();
             let Some(matchers) = strip_external(&request.matchers, &external) else { continue };
+            queried_blocks.push(block.id());
             let select = self.label_select(matchers, request.range);
             questions.push(
                 async move {
@@ -110,17 +113,18 @@ impl Store for BucketStore {
             );
         }
         let (union, warnings) = self.ask(questions, request.partial_response).await?;
-        Ok(LabelNames { warnings, ..union.names(&request) })
+        Ok(LabelNames { warnings, queried_blocks, ..union.names(&request) })
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
-        let mut questions = Vec::new();
-        for block in self.label_blocks(request.range) {
+        let (mut questions, mut queried_blocks) = (Vec::new(), Vec::new());
+        for block in self.label_blocks(request.range, &request.block_matchers) {
             let plan = ValuesPlan::new(&request, block.external_labels());
             let matchers = match &plan {
                 ValuesPlan::Nothing => continue,
                 ValuesPlan::Read(matchers) | ValuesPlan::External { matchers, .. } => matchers.clone(),
             };
+            queried_blocks.push(block.id());
             let select = self.label_select(matchers, request.range);
             let label = request.label.as_str();
             questions.push(
@@ -132,7 +136,7 @@ impl Store for BucketStore {
             );
         }
         let (union, warnings) = self.ask(questions, request.partial_response).await?;
-        Ok(LabelValues { warnings, ..union.values(&request) })
+        Ok(LabelValues { warnings, queried_blocks, ..union.values(&request) })
     }
 
     async fn info(&self) -> Result<StoreInfo, StoreError> {

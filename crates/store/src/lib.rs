@@ -14,6 +14,7 @@ mod caches;
 mod config;
 mod labels;
 mod metrics;
+mod report;
 mod run;
 mod series;
 mod source;

@@ -11,17 +11,18 @@ use chronolith_bucket::{
     BlockSeries, BucketBlock, Deletions, ErrorKind as BlockErrorKind, Mask, QueryStats, SelectRequest,
 };
 use chronolith_chunk::{AggrChunk as AggregateParts, Aggregate as Part, Chunk, Encoding};
-use chronolith_model::{Matcher, TimeRange};
+use chronolith_model::{BlockId, Matcher, TimeRange};
 use chronolith_storeapi::local::{SeriesPlan, empty_stream, pick_aggregates};
 use chronolith_storeapi::{
-    AggrChunk, AggregateSet, ErrorKind, MergeOptions, SeriesEvent, SeriesHints, SeriesRequest, SeriesStream,
-    Source, StoreError, merge,
+    AggrChunk, AggregateSet, ErrorKind, MergeOptions, SeriesEvent, SeriesRequest, SeriesStream, Source,
+    StoreError, merge,
 };
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::BucketStore;
+use crate::report::Report;
 use crate::source::Shared;
 
 /// The label by which a request may pick blocks.
@@ -37,6 +38,12 @@ pub(crate) fn store_error(err: &chronolith_bucket::Error) -> StoreError {
         BlockErrorKind::Corrupt | BlockErrorKind::NotFound => ErrorKind::Corrupt,
     };
     StoreError::new(kind, err.chain())
+}
+
+/// True when a request reads the block: what it says of blocks is matched by their names.
+pub(crate) fn is_chosen(block: BlockId, matchers: &[Matcher]) -> bool {
+    let id = block.to_string();
+    matchers.iter().all(|m| m.matches(if m.name == BLOCK_LABEL { &id } else { "" }))
 }
 
 pub(crate) fn clip(range: TimeRange, to: TimeRange) -> TimeRange {
@@ -58,12 +65,7 @@ impl BucketStore {
             let Some(plan) = SeriesPlan::new(&request, &set.external)? else { continue };
             let matchers: Arc<[Matcher]> = plan.matchers.clone().into();
             for block in set.choose(request.range, request.max_resolution_ms) {
-                let id = block.id().to_string();
-                if !request
-                    .block_matchers
-                    .iter()
-                    .all(|m| m.matches(if m.name == BLOCK_LABEL { &id } else { "" }))
-                {
+                if !is_chosen(block.id(), &request.block_matchers) {
                     continue;
                 }
                 let select = SelectRequest {
@@ -73,6 +75,7 @@ impl BucketStore {
                     limiter: limiter.clone(),
                     stats: stats.clone(),
                 };
+                let name = format!("block {}", block.id());
                 queried.push(block.id());
                 let shape = Shape {
                     aggregates: request.aggregates,
@@ -80,22 +83,19 @@ impl BucketStore {
                     range: clip(request.range, block.meta().time_range()),
                 };
                 let stream = block_stream(block, select, &plan, shape, fatal.clone());
-                sources.push(Source { name: format!("block {id}"), stream });
+                sources.push(Source { name, stream });
             }
         }
         self.shared.metrics.queried(queried.len());
-        if sources.is_empty() {
-            return Ok(empty_stream());
-        }
+        let report = Report::new(queried, request.query_stats, stats.clone());
         let options = MergeOptions {
             partial_response: request.partial_response,
             limit: request.limit,
             batch_size: request.batch_size,
         };
-        let hints = SeriesEvent::Hints(SeriesHints { queried_blocks: queried });
         let counted = Counted { shared: self.shared.clone(), stats };
-        let merged = merge(sources, options).chain(futures::stream::once(async { Ok(hints) }));
-        Ok(stop_at_fatal(merged.boxed(), fatal, counted))
+        let merged = if sources.is_empty() { empty_stream() } else { merge(sources, options) };
+        Ok(stop_at_fatal(report.behind(merged), fatal, counted))
     }
 }
 

@@ -21,6 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::convert::{self, EndpointInfo, error_from_status};
 use crate::convert_exemplars;
+use crate::convert_hints::{self, Call};
 use crate::exemplars::ExemplarsUnion;
 use crate::proto::chronolith;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
@@ -193,16 +194,18 @@ impl Store for StoreClient {
         let mut client = self.store.clone();
         let response =
             client.label_names(convert::names_request_to(&request)).await.map_err(error_from_status)?;
-        let thanos::LabelNamesResponse { names, warnings, .. } = response.into_inner();
-        Ok(LabelNames { names, warnings })
+        let thanos::LabelNamesResponse { names, warnings, hints } = response.into_inner();
+        let hints = hints.and_then(|any| convert_hints::answer_from(Call::LabelNames, &any));
+        Ok(LabelNames { names, warnings, queried_blocks: hints.unwrap_or_default().queried_blocks })
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
         let mut client = self.store.clone();
         let response =
             client.label_values(convert::values_request_to(&request)).await.map_err(error_from_status)?;
-        let thanos::LabelValuesResponse { values, warnings, .. } = response.into_inner();
-        Ok(LabelValues { values, warnings })
+        let thanos::LabelValuesResponse { values, warnings, hints } = response.into_inner();
+        let hints = hints.and_then(|any| convert_hints::answer_from(Call::LabelValues, &any));
+        Ok(LabelValues { values, warnings, queried_blocks: hints.unwrap_or_default().queried_blocks })
     }
 
     async fn info(&self) -> Result<StoreInfo, StoreError> {
@@ -280,7 +283,7 @@ fn event(response: thanos::SeriesResponse) -> Result<Option<SeriesEvent>, StoreE
             Some(SeriesEvent::Batch(series?))
         }
         Some(Frame::Warning(text)) => Some(SeriesEvent::Warning(text)),
-        Some(Frame::Hints(any)) => convert::response_hints_from(&any).map(SeriesEvent::Hints),
+        Some(Frame::Hints(any)) => convert_hints::answer_from(Call::Series, &any).map(SeriesEvent::Hints),
         None => None,
     })
 }

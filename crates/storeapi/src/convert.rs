@@ -1,16 +1,16 @@
 //! Protobuf to domain types and back, with the bounds that bytes from outside must keep.
 
-use chronolith_model::{BlockId, Labels, MatchOp, Matcher, TimeRange};
-use prost::Message as _;
+use chronolith_model::{Labels, MatchOp, Matcher, TimeRange};
 use tonic::{Code, Status};
 
 use crate::chunk_encodings::ChunkEncodings;
+use crate::convert_hints::{self, Call};
 use crate::projection::SERIES_HASH;
 use crate::proto::thanos;
 use crate::proto::thanos::info;
 use crate::{
     Aggregate, AggregateSet, ErrorKind, LabelNamesRequest, LabelValuesRequest, PartialResponse, Projection,
-    QueryHints, SERIES_HASH_LABEL, SeriesHints, SeriesRequest, ShardInfo, StoreError, StoreInfo, TsdbInfo,
+    QueryHints, SERIES_HASH_LABEL, SeriesRequest, ShardInfo, StoreError, StoreInfo, TsdbInfo,
 };
 
 /// More matchers than any query writes; each costs an index lookup.
@@ -19,9 +19,6 @@ const MATCHERS_MAX: usize = 1_000;
 const NAMES_MAX: usize = 1_000;
 /// Series in one message; above it nothing gets faster and the memory of one message grows.
 pub(crate) const BATCH_SIZE_MAX: usize = 10_000;
-
-const REQUEST_HINTS_URL: &str = "type.googleapis.com/thanos.SeriesRequestHints";
-const RESPONSE_HINTS_URL: &str = "type.googleapis.com/thanos.SeriesResponseHints";
 
 pub(crate) fn matchers_from(proto: Vec<thanos::LabelMatcher>) -> Result<Vec<Matcher>, StoreError> {
     bounded("matchers", proto.len(), MATCHERS_MAX)?;
@@ -100,14 +97,7 @@ pub(crate) fn series_request_from(proto: thanos::SeriesRequest) -> Result<Series
             aggregates = aggregates.with(ours);
         }
     }
-    let mut block_matchers = Vec::new();
-    if let Some(any) = &proto.hints
-        && any.type_url.ends_with("SeriesRequestHints")
-    {
-        let hints = thanos::SeriesRequestHints::decode(any.value.as_slice())
-            .map_err(|e| StoreError::invalid("series request hints").with_source(e))?;
-        block_matchers = matchers_from(hints.block_matchers)?;
-    }
+    let (block_matchers, query_stats) = convert_hints::request_from(Call::Series, proto.hints.as_ref())?;
     bounded("replica labels", proto.without_replica_labels.len(), NAMES_MAX)?;
     let projection = projection_from(&proto)?;
     Ok(SeriesRequest {
@@ -119,6 +109,7 @@ pub(crate) fn series_request_from(proto: thanos::SeriesRequest) -> Result<Series
         skip_chunks: proto.skip_chunks,
         newest_only: false,
         block_matchers,
+        query_stats,
         hints: proto.query_hints.map(hints_from).unwrap_or_default(),
         shard: proto.shard_info.map(shard_from).transpose()?.flatten(),
         without_replica_labels: proto.without_replica_labels,
@@ -131,14 +122,6 @@ pub(crate) fn series_request_from(proto: thanos::SeriesRequest) -> Result<Series
 pub(crate) fn series_request_to(request: &SeriesRequest) -> thanos::SeriesRequest {
     let (partial_response_disabled, partial_response_strategy) = partial_to(request.partial_response);
     let wanted = AGGREGATES.iter().filter(|(ours, _)| request.aggregates.contains(*ours));
-    let hints = (!request.block_matchers.is_empty()).then(|| prost_types::Any {
-        type_url: REQUEST_HINTS_URL.to_owned(),
-        value: thanos::SeriesRequestHints {
-            block_matchers: matchers_to(&request.block_matchers),
-            enable_query_stats: false,
-        }
-        .encode_to_vec(),
-    });
     thanos::SeriesRequest {
         min_time: request.range.mint,
         max_time: request.range.maxt,
@@ -152,7 +135,7 @@ pub(crate) fn series_request_to(request: &SeriesRequest) -> thanos::SeriesReques
         partial_response_disabled,
         partial_response_strategy,
         skip_chunks: request.skip_chunks,
-        hints,
+        hints: convert_hints::series_request_to(request),
         query_hints: Some(hints_to(&request.hints, request.projection.as_ref())),
         shard_info: request.shard.as_ref().map(|s| thanos::ShardInfo {
             shard_index: s.index as i64,
@@ -224,27 +207,11 @@ fn shard_from(proto: thanos::ShardInfo) -> Result<Option<ShardInfo>, StoreError>
     }))
 }
 
-pub(crate) fn response_hints_to(hints: &SeriesHints) -> prost_types::Any {
-    let queried_blocks = hints.queried_blocks.iter().map(|id| thanos::Block { id: id.to_string() }).collect();
-    prost_types::Any {
-        type_url: RESPONSE_HINTS_URL.to_owned(),
-        value: thanos::SeriesResponseHints { queried_blocks, query_stats: None }.encode_to_vec(),
-    }
-}
-
-/// Hints inform; those that cannot be read are left out.
-pub(crate) fn response_hints_from(any: &prost_types::Any) -> Option<SeriesHints> {
-    if !any.type_url.ends_with("SeriesResponseHints") {
-        return None;
-    }
-    let hints = thanos::SeriesResponseHints::decode(any.value.as_slice()).ok()?;
-    let queried_blocks = hints.queried_blocks.iter().filter_map(|b| b.id.parse::<BlockId>().ok()).collect();
-    Some(SeriesHints { queried_blocks })
-}
-
 pub(crate) fn names_request_from(proto: thanos::LabelNamesRequest) -> Result<LabelNamesRequest, StoreError> {
     bounded("replica labels", proto.without_replica_labels.len(), NAMES_MAX)?;
+    let (block_matchers, _) = convert_hints::request_from(Call::LabelNames, proto.hints.as_ref())?;
     Ok(LabelNamesRequest {
+        block_matchers,
         range: TimeRange::new(proto.start, proto.end),
         matchers: matchers_from(proto.matchers)?,
         partial_response: partial_from(proto.partial_response_disabled, proto.partial_response_strategy),
@@ -260,7 +227,7 @@ pub(crate) fn names_request_to(request: &LabelNamesRequest) -> thanos::LabelName
         partial_response_strategy,
         start: request.range.mint,
         end: request.range.maxt,
-        hints: None,
+        hints: convert_hints::request_to(Call::LabelNames, &request.block_matchers, false),
         matchers: matchers_to(&request.matchers),
         without_replica_labels: request.without_replica_labels.clone(),
         limit: i64::try_from(request.limit).unwrap_or(0),
@@ -274,7 +241,9 @@ pub(crate) fn values_request_from(
     if proto.label.is_empty() {
         return Err(StoreError::invalid("no label name"));
     }
+    let (block_matchers, _) = convert_hints::request_from(Call::LabelValues, proto.hints.as_ref())?;
     Ok(LabelValuesRequest {
+        block_matchers,
         label: proto.label,
         range: TimeRange::new(proto.start, proto.end),
         matchers: matchers_from(proto.matchers)?,
@@ -292,7 +261,7 @@ pub(crate) fn values_request_to(request: &LabelValuesRequest) -> thanos::LabelVa
         partial_response_strategy,
         start: request.range.mint,
         end: request.range.maxt,
-        hints: None,
+        hints: convert_hints::request_to(Call::LabelValues, &request.block_matchers, false),
         matchers: matchers_to(&request.matchers),
         without_replica_labels: request.without_replica_labels.clone(),
         limit: i64::try_from(request.limit).unwrap_or(0),

@@ -235,23 +235,24 @@ impl Store for Fanout {
             let call = endpoint.store.label_names(request.clone());
             async move { (&endpoint.name, within(self.options.response_timeout, call).await) }
         });
-        let mut union = LabelSetUnion::default();
+        let (mut union, mut queried_blocks) = (LabelSetUnion::default(), Vec::new());
         for (name, answer) in join_all(calls).await {
             match answer {
                 Ok(answer) => {
                     union.extend(answer.names);
                     warnings.extend(answer.warnings);
+                    queried_blocks.extend(answer.queried_blocks);
                 }
                 Err(error) => warnings.push(tolerate(name, error, request.partial_response)?),
             }
         }
-        Ok(LabelNames { warnings, ..union.names(&request) })
+        Ok(LabelNames { warnings, queried_blocks, ..union.names(&request) })
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
         let Chosen { up, mut warnings } =
             self.choose(request.range, &request.matchers, request.partial_response)?;
-        let mut union = LabelSetUnion::default();
+        let (mut union, mut queried_blocks) = (LabelSetUnion::default(), Vec::new());
         if !request.without_replica_labels.contains(&request.label) {
             let calls = up.iter().map(|endpoint| {
                 let call = endpoint.store.label_values(request.clone());
@@ -262,12 +263,13 @@ impl Store for Fanout {
                     Ok(answer) => {
                         union.extend(answer.values);
                         warnings.extend(answer.warnings);
+                        queried_blocks.extend(answer.queried_blocks);
                     }
                     Err(error) => warnings.push(tolerate(name, error, request.partial_response)?),
                 }
             }
         }
-        Ok(LabelValues { warnings, ..union.values(&request) })
+        Ok(LabelValues { warnings, queried_blocks, ..union.values(&request) })
     }
 
     /// All label sets, and the time from the first to the last sample of any store.

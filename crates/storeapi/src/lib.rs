@@ -19,6 +19,7 @@ pub mod contract;
 mod convert;
 mod convert_exemplars;
 mod convert_fold;
+mod convert_hints;
 mod convert_rules;
 mod convert_status;
 mod error;
@@ -67,8 +68,8 @@ pub use server::{SeriesLimits, ServerOptions, Services, routes, serve};
 pub use shape::{Shaper, with_changes};
 pub use status::{Statistic, Status, StatusAnswer, StatusRequest, TsdbStatistics};
 pub use store::{
-    AggrChunk, DownsampledChunk, LabelNames, LabelValues, SeriesEvent, SeriesHints, SeriesStream, Store,
-    StoreInfo, StoreSeries, TsdbInfo,
+    AggrChunk, DownsampledChunk, LabelNames, LabelValues, SeriesEvent, SeriesHints, SeriesStats,
+    SeriesStream, Store, StoreInfo, StoreSeries, TsdbInfo,
 };
 pub use targets::{ActiveTarget, TargetHealth, Targets, TargetsAnswer, TargetsRequest};
 pub use write::{RejectKind, WriteError, WriteInFlight, WriteRejection, WriteReport, WriteSink, WriteWay};

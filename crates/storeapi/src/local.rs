@@ -247,12 +247,12 @@ impl LabelSetUnion {
         for name in &request.without_replica_labels {
             self.all.remove(name);
         }
-        LabelNames { names: self.limited(request.limit), warnings: Vec::new() }
+        LabelNames { names: self.limited(request.limit), ..LabelNames::default() }
     }
 
     /// The answer to a request for values.
     pub fn values(self, request: &LabelValuesRequest) -> LabelValues {
-        LabelValues { values: self.limited(request.limit), warnings: Vec::new() }
+        LabelValues { values: self.limited(request.limit), ..LabelValues::default() }
     }
 
     fn limited(self, limit: usize) -> Vec<String> {

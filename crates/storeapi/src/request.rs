@@ -116,6 +116,8 @@ pub struct SeriesRequest {
     pub newest_only: bool,
     /// Only blocks whose id (as the label `__block_id`) matches.
     pub block_matchers: Vec<Matcher>,
+    /// Tell in the hints what was read ([`crate::SeriesStats`]).
+    pub query_stats: bool,
     /// What the query looks like.
     pub hints: QueryHints,
     /// One shard of the series only.
@@ -142,6 +144,7 @@ impl SeriesRequest {
             skip_chunks: false,
             newest_only: false,
             block_matchers: Vec::new(),
+            query_stats: false,
             hints: QueryHints::default(),
             shard: None,
             without_replica_labels: Vec::new(),
@@ -159,6 +162,8 @@ pub struct LabelNamesRequest {
     pub range: TimeRange,
     /// Only names of series that match all; none means all series.
     pub matchers: Vec<Matcher>,
+    /// As in [`SeriesRequest`].
+    pub block_matchers: Vec<Matcher>,
     /// What to do when one of several stores fails.
     pub partial_response: PartialResponse,
     /// Names that are left out.
@@ -173,6 +178,7 @@ impl LabelNamesRequest {
         LabelNamesRequest {
             range,
             matchers,
+            block_matchers: Vec::new(),
             partial_response: PartialResponse::Warn,
             without_replica_labels: Vec::new(),
             limit: 0,
@@ -189,6 +195,8 @@ pub struct LabelValuesRequest {
     pub range: TimeRange,
     /// Only values of series that match all; none means all series.
     pub matchers: Vec<Matcher>,
+    /// As in [`SeriesRequest`].
+    pub block_matchers: Vec<Matcher>,
     /// What to do when one of several stores fails.
     pub partial_response: PartialResponse,
     /// A label in this list has no values.
@@ -204,6 +212,7 @@ impl LabelValuesRequest {
             label: label.to_owned(),
             range,
             matchers,
+            block_matchers: Vec::new(),
             partial_response: PartialResponse::Warn,
             without_replica_labels: Vec::new(),
             limit: 0,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use chronolith_model::BlockId;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
@@ -20,13 +21,14 @@ use tonic::{Request, Response, Status};
 use crate::chunk_encodings::ChunkEncodings;
 use crate::convert::{self, Offers, status_from_error};
 use crate::convert_exemplars;
+use crate::convert_hints::{self, Call};
 use crate::convert_rules;
 use crate::convert_status;
 use crate::proto::thanos::{self, info, series_response::Result as Frame};
 use crate::wire::{encode_series, encoded_len_max};
 use crate::{
-    AggrChunk, Exemplars, Fold, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesStream,
-    Status as HeadStatus, Store, StoreError, StoreSeries, Targets, WriteSink, fold, peer,
+    AggrChunk, Exemplars, Fold, LabelNames, LabelValues, Metadata, Rules, SeriesEvent, SeriesHints,
+    SeriesStream, Status as HeadStatus, Store, StoreError, StoreSeries, Targets, WriteSink, fold, peer,
 };
 
 /// Where frames are cut: the size at which Thanos's stores cut theirs.
@@ -231,9 +233,10 @@ impl thanos::store_server::Store for StoreService {
         request: Request<thanos::LabelNamesRequest>,
     ) -> Result<Response<thanos::LabelNamesResponse>, Status> {
         let request = convert::names_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
-        let LabelNames { names, warnings } =
+        let LabelNames { names, warnings, queried_blocks } =
             self.store.label_names(request).await.map_err(|e| status_from_error(&e))?;
-        Ok(Response::new(thanos::LabelNamesResponse { names, warnings, hints: None }))
+        let hints = queried(Call::LabelNames, queried_blocks);
+        Ok(Response::new(thanos::LabelNamesResponse { names, warnings, hints }))
     }
 
     async fn label_values(
@@ -242,10 +245,17 @@ impl thanos::store_server::Store for StoreService {
     ) -> Result<Response<thanos::LabelValuesResponse>, Status> {
         let request =
             convert::values_request_from(request.into_inner()).map_err(|e| status_from_error(&e))?;
-        let LabelValues { values, warnings } =
+        let LabelValues { values, warnings, queried_blocks } =
             self.store.label_values(request).await.map_err(|e| status_from_error(&e))?;
-        Ok(Response::new(thanos::LabelValuesResponse { values, warnings, hints: None }))
+        let hints = queried(Call::LabelValues, queried_blocks);
+        Ok(Response::new(thanos::LabelValuesResponse { values, warnings, hints }))
     }
+}
+
+/// The hints of a label call; stores without blocks give none.
+fn queried(call: Call, queried_blocks: Vec<BlockId>) -> Option<prost_types::Any> {
+    let hints = SeriesHints { queried_blocks, stats: None };
+    (!hints.queried_blocks.is_empty()).then(|| convert_hints::answer_to(call, &hints))
 }
 
 /// A stream of events as messages: series one by one or in batches, cut at [`FRAME_BYTES`].
@@ -273,7 +283,7 @@ fn frames(
                 }
                 Ok(SeriesEvent::Warning(text)) => framer.push_other(Frame::Warning(text)),
                 Ok(SeriesEvent::Hints(hints)) => {
-                    framer.push_other(Frame::Hints(convert::response_hints_to(&hints)));
+                    framer.push_other(Frame::Hints(convert_hints::answer_to(Call::Series, &hints)));
                 }
                 Err(error) => {
                     framer.flush();

@@ -9,6 +9,8 @@
 //! - chunks of a series may overlap and may reach beyond the asked range; they come by ascending `mint`;
 //! - warnings and hints may stand anywhere in the stream; an error ends it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use chronolith_chunk::Chunk;
 use chronolith_model::{BlockId, Labels, Matcher, TimeRange};
@@ -63,6 +65,31 @@ pub enum SeriesEvent {
 pub struct SeriesHints {
     /// The blocks that were read.
     pub queried_blocks: Vec<BlockId>,
+    /// What that took, where it was asked for.
+    pub stats: Option<SeriesStats>,
+}
+
+/// What an answer took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "requests to the bucket, bytes from it, things looked at")]
+pub struct SeriesStats {
+    /// Blocks that were read.
+    pub blocks: u64,
+    /// Series and chunks of the answer.
+    pub merged_series: u64,
+    pub merged_chunks: u64,
+    pub postings_requests: u64,
+    pub postings_bytes: u64,
+    pub series_touched: u64,
+    pub series_requests: u64,
+    pub series_bytes: u64,
+    pub chunks_touched: u64,
+    pub chunk_requests: u64,
+    pub chunk_bytes: u64,
+    /// From the request to its first series.
+    pub until_first: Duration,
+    /// From there to the end.
+    pub after_first: Duration,
 }
 
 /// A series, or a part of one, as a store sends it.
@@ -153,6 +180,8 @@ pub struct LabelNames {
     pub names: Vec<String>,
     /// What is missing.
     pub warnings: Vec<String>,
+    /// The blocks that were read.
+    pub queried_blocks: Vec<BlockId>,
 }
 
 /// The answer to [`Store::label_values`].
@@ -162,6 +191,8 @@ pub struct LabelValues {
     pub values: Vec<String>,
     /// What is missing.
     pub warnings: Vec<String>,
+    /// The blocks that were read.
+    pub queried_blocks: Vec<BlockId>,
 }
 
 /// One TSDB inside a store.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,10 @@ pub use front::{S3Operation, S3Request};
 pub struct S3Faults {
     /// Added before every answer.
     pub latency: Duration,
+    /// Every so manieth read of an object is slow, as one of several replicas is that is overloaded; 0 for none.
+    pub slow_every: u64,
+    /// How slow.
+    pub slow: Duration,
     /// Share of requests answered with `fail_status` and no effect, 0 to 1.
     pub fail: f64,
     /// 500, or 503 (`SlowDown`), which is what 0 means too.
@@ -60,6 +65,8 @@ struct Shared {
     backend: Backend,
     faults: Mutex<S3Faults>,
     log: Mutex<Vec<S3Request>>,
+    /// Reads of objects that faults were looked at for.
+    reads: AtomicU64,
 }
 
 impl S3Server {

@@ -2,13 +2,20 @@
 //!
 //! Optional: runs when `CHRONOLITH_THANOS` names a `thanos` binary (docs/operating/thanos.md).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chronolith_e2e::{
     Answer, Chronolith, TestSeries, Thanos, assert_same, thanos_binary, write_body, write_to,
 };
+use chronolith_model::{BlockId, MatchOp, Matcher, TimeRange};
+use chronolith_storeapi::{
+    ClientOptions, LabelNamesRequest, LabelValuesRequest, SeriesEvent, SeriesRequest, SeriesStats, ShardInfo,
+    Store, StoreClient,
+};
 use chronolith_testkit::{S3Server, free_port, http, wait_until};
+use futures::StreamExt;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -203,17 +210,129 @@ fn queriers_of_both_answer_the_same_over_receivers_and_stores_of_both() {
         for path in [
             format!("/api/v1/series?match[]=temperature{window}{among}"),
             format!("/api/v1/series?match[]=temperature&dedup=false{window}{among}"),
-            // Ours leaves the replica labels out of the names unless it is told not to deduplicate, Thanos never does.
+            // Replica labels are among them, deduplicated or not.
+            format!("/api/v1/labels?match[]=temperature{window}{among}"),
             format!("/api/v1/labels?match[]=temperature&dedup=false{window}{among}"),
             format!("/api/v1/label/instance/values?match[]=temperature{window}{among}"),
+            format!("/api/v1/label/replica/values?match[]=temperature{window}{among}"),
         ] {
             assert_eq!(sorted(&ask_ours(&path)), sorted(&ask_theirs(&path)), "{name}: {path}");
         }
     }
     eprintln!("{compared} queries");
+    compare_stores(&our_store_grpc, &their_store.grpc, last);
     for process in [&ours.process, &our_store, &our_query] {
         process.check_log();
     }
+}
+
+/// What a store said to a request.
+#[derive(Debug, PartialEq)]
+struct Said {
+    labels: Vec<String>,
+    chunks: usize,
+    batches: bool,
+    blocks: Vec<String>,
+    stats: Option<SeriesStats>,
+}
+
+async fn say(client: &StoreClient, request: SeriesRequest) -> Said {
+    let mut said = Said { labels: Vec::new(), chunks: 0, batches: false, blocks: Vec::new(), stats: None };
+    let mut stream = client.series(request).await.unwrap();
+    while let Some(event) = stream.next().await {
+        match event.unwrap() {
+            SeriesEvent::Batch(batch) => {
+                said.batches |= batch.len() > 1;
+                for series in batch {
+                    let labels = series.labels.to_string();
+                    said.chunks += series.chunks.len();
+                    if said.labels.last() != Some(&labels) {
+                        said.labels.push(labels);
+                    }
+                }
+            }
+            SeriesEvent::Warning(text) => panic!("{text}"),
+            SeriesEvent::Hints(hints) => {
+                said.blocks = hints.queried_blocks.iter().map(ToString::to_string).collect();
+                said.blocks.sort_unstable();
+                said.stats = hints.stats;
+            }
+        }
+    }
+    said
+}
+
+/// The fields of the StoreAPI that a querier does not use by itself: stores of both over the same bucket say the same.
+fn compare_stores(ours: &str, theirs: &str, last_ms: i64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let [ours, theirs] = [ours, theirs].map(|a| StoreClient::new(a, &ClientOptions::default()).unwrap());
+        let range = TimeRange::new(last_ms - 14_400_000, last_ms);
+        let all = || SeriesRequest::new(range, vec![Matcher::new(MatchOp::Regex, "__name__", ".+").unwrap()]);
+        let without = || vec!["replica".to_owned()];
+        let blocks = say(&ours, all()).await.blocks;
+        assert!(blocks.len() >= 2, "{blocks:?}");
+        let shard =
+            |index, by, label: &str| Some(ShardInfo { index, count: 3, by, labels: vec![label.to_owned()] });
+        let one_block = || vec![Matcher::equal("__block_id", &blocks[0])];
+        let cases: Vec<(&str, SeriesRequest)> = vec![
+            ("everything", all()),
+            ("labels only", SeriesRequest { skip_chunks: true, ..all() }),
+            ("without replica labels", SeriesRequest { without_replica_labels: without(), ..all() }),
+            ("shard by", SeriesRequest { shard: shard(1, true, "instance"), ..all() }),
+            ("shard without", SeriesRequest { shard: shard(2, false, "instance"), ..all() }),
+            ("batches", SeriesRequest { batch_size: 16, ..all() }),
+            ("one by one", SeriesRequest { batch_size: 1, ..all() }),
+            ("one block", SeriesRequest { block_matchers: one_block(), ..all() }),
+            ("figures", SeriesRequest { query_stats: true, ..all() }),
+            ("no block", SeriesRequest { block_matchers: vec![Matcher::equal("__block_id", "x")], ..all() }),
+        ];
+        for (what, request) in cases {
+            let (mut a, b) = (say(&ours, request.clone()).await, say(&theirs, request.clone()).await);
+            assert_eq!(a.labels.is_empty(), what == "no block", "{what}");
+            assert_eq!(a.stats.is_some(), what == "figures");
+            if what == "one block" {
+                assert_eq!(a.blocks, blocks[..1]);
+            }
+            // Thanos's store has these hints and does not send them.
+            assert_eq!((b.blocks.len(), b.stats), (0, None), "{what}");
+            (a.blocks, a.stats) = (Vec::new(), None);
+            if what == "without replica labels" {
+                // Equal series of two producers: one here; one after the other there, which the querier puts together.
+                let mut labels = b.labels;
+                labels.dedup();
+                assert_eq!((a.labels, a.chunks), (labels, b.chunks), "{what}");
+                continue;
+            }
+            assert_eq!(a, b, "{what}");
+        }
+        for limit in [1, 7] {
+            let request = || SeriesRequest { limit, ..all() };
+            let (a, b) = (say(&ours, request()).await.labels, say(&theirs, request()).await.labels);
+            assert_eq!(a.len(), limit, "limit {limit}");
+            assert!(b.len() >= limit && b[..limit] == a, "limit {limit}: {b:?}");
+        }
+        for (block_matchers, limit) in [(vec![], 0), (vec![], 2), (one_block(), 0)] {
+            let mut names = LabelNamesRequest::new(range, vec![]);
+            names.limit = limit;
+            names.without_replica_labels = without();
+            names.block_matchers.clone_from(&block_matchers);
+            let (a, b) =
+                (ours.label_names(names.clone()).await.unwrap(), theirs.label_names(names).await.unwrap());
+            assert_eq!(a.names, b.names, "names, limit {limit}");
+            let set = |blocks: Vec<BlockId>| blocks.into_iter().collect::<BTreeSet<_>>();
+            assert_eq!(set(a.queried_blocks), set(b.queried_blocks), "blocks of names");
+            for label in ["instance", "replica"] {
+                let mut values = LabelValuesRequest::new(label, range, vec![]);
+                values.limit = limit;
+                values.block_matchers.clone_from(&block_matchers);
+                let a = ours.label_values(values.clone()).await.unwrap();
+                let b = theirs.label_values(values).await.unwrap();
+                assert_eq!(a.values, b.values, "values of {label}, limit {limit}");
+                assert_eq!(set(a.queried_blocks), set(b.queried_blocks), "blocks of values of {label}");
+            }
+        }
+    });
 }
 
 /// Sixty series with one sample each.

@@ -3,5 +3,7 @@
 mod bucket_index;
 mod caches;
 mod faults;
+mod grpc;
+mod hedging;
 mod serving;
 mod support;

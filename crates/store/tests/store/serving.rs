@@ -24,7 +24,7 @@ use futures::StreamExt;
 use crate::support::{NOW_MS, Opened, T0, by_name, collect, next_id, open, open_with, put_block};
 
 /// Splits what it is given over two blocks in time, so that the merge has something to do.
-struct Fixture {
+pub(crate) struct Fixture {
     make: Box<dyn Fn() -> Bucket + Send + Sync>,
     opened: parking_lot::Mutex<Vec<Opened>>,
 }
@@ -44,6 +44,12 @@ fn in_two(series: &[TestSeries]) -> [Vec<(Labels, Vec<Chunk>)>; 2] {
     })
 }
 
+impl Fixture {
+    pub(crate) fn new(make: impl Fn() -> Bucket + Send + Sync + 'static) -> Self {
+        Fixture { make: Box::new(make), opened: Default::default() }
+    }
+}
+
 #[async_trait]
 impl StoreFixture for Fixture {
     async fn load(&self, external: &Labels, series: &[TestSeries]) -> Arc<dyn Store> {
@@ -61,7 +67,7 @@ impl StoreFixture for Fixture {
 }
 
 async fn accept(make: impl Fn() -> Bucket + Send + Sync + 'static) {
-    contract::run(&Fixture { make: Box::new(make), opened: Default::default() }).await;
+    contract::run(&Fixture::new(make)).await;
 }
 
 #[tokio::test]

@@ -229,7 +229,7 @@ impl S3 for Memory {
         let (mut last, mut truncated) = (String::new(), false);
         // A page may end with a rolled-up prefix; the next one then starts behind everything below it.
         let skip = delimiter.as_ref().filter(|d| !after.is_empty() && after.ends_with(d.as_str()));
-        for (key, object) in state.objects.range(prefix.clone()..) {
+        for (key, object) in state.objects.range(prefix.clone().max(after.clone())..) {
             if !key.starts_with(&prefix) {
                 break;
             }

@@ -1,6 +1,7 @@
 //! The HTTP front: log, faults, then s3s.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -127,6 +128,12 @@ async fn faulty_answer(
     }
     if !faults.latency.is_zero() {
         tokio::time::sleep(faults.latency).await;
+    }
+    if operation == S3Operation::GetObject && faults.slow_every > 0 {
+        let n = shared.reads.fetch_add(1, Ordering::Relaxed) + 1;
+        if n.is_multiple_of(faults.slow_every) {
+            tokio::time::sleep(faults.slow).await;
+        }
     }
     if faults.refuse || hit(faults.fail) {
         return Ok(failure(faults.fail_status));
