@@ -3,6 +3,7 @@
 //! Every peer gets the same seeded load in the same run, one after the other, each alone on the machine; figures are
 //! the kernel's own (CPU seconds, anonymous memory) and medians over repeats.
 
+mod blocks;
 mod churn;
 mod compare;
 mod dashboards;
@@ -10,6 +11,7 @@ mod encode;
 mod encode_otlp;
 mod encode_rw2;
 mod http;
+mod idle;
 mod ingest;
 mod load;
 mod measure;
@@ -54,6 +56,8 @@ enum Command {
     Tenants(tenants::Tenants),
     /// Three receivers in a hashring: CPU of all processes together, by replication factor.
     Replication(replication::Replication),
+    /// A store and a compactor over a bucket that nobody asks anything of: seconds until ready, memory, requests a day.
+    Idle(idle::Idle),
     /// Write the load into a server that already runs, at full speed.
     Load(load::Load),
 }
@@ -67,6 +71,7 @@ fn main() -> Result<()> {
         Command::Stall(args) => args.run(),
         Command::Tenants(args) => args.run(),
         Command::Replication(args) => args.run(),
+        Command::Idle(args) => args.run(),
         Command::Load(args) => args.run(),
     }
 }

@@ -128,6 +128,14 @@ impl Peer {
         }
     }
 
+    /// `chronolith ROLE` over a data directory; only of a Chronolith.
+    pub(crate) fn role(&self, role: &str, data: &Path, address: SocketAddr) -> Command {
+        let mut c = Command::new(&self.program);
+        c.arg(role).arg(format!("--data-dir={}", data.display()));
+        c.arg(format!("--http-address={address}")).arg("--log.level=warn");
+        c
+    }
+
     /// The command that serves `dir` at `address`.
     pub(crate) fn command(&self, dir: &Path, address: SocketAddr) -> Result<Command> {
         let data = dir.join("data");

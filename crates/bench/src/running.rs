@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -120,16 +120,25 @@ impl Drop for Running {
     }
 }
 
-fn terminate(child: &Child) -> Result<()> {
+pub(crate) fn terminate(child: &Child) -> Result<()> {
     let pid = rustix::process::Pid::from_raw(child.id() as i32).context("pid of a child")?;
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
 }
 
 fn spawn(peer: &Peer, dir: &Path, address: SocketAddr) -> Result<(Child, MemoryWatch, f64)> {
-    let log = fs::File::create(dir.join("log"))?;
+    spawn_command(peer, peer.command(dir, address)?, &dir.join("log"), address)
+}
+
+/// Starts what listens at `address`, and waits until it is ready: how many seconds it took.
+pub(crate) fn spawn_command(
+    peer: &Peer,
+    mut command: Command,
+    log_file: &Path,
+    address: SocketAddr,
+) -> Result<(Child, MemoryWatch, f64)> {
+    let log = fs::File::create(log_file)?;
     let started = Instant::now();
-    let mut child = peer
-        .command(dir, address)?
+    let mut child = command
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log))
         .spawn()
@@ -143,7 +152,7 @@ fn spawn(peer: &Peer, dir: &Path, address: SocketAddr) -> Result<(Child, MemoryW
         let ended = child.try_wait()?;
         if ended.is_some() || started.elapsed() > Duration::from_secs(300) {
             let _ = child.kill();
-            let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+            let log = fs::read_to_string(log_file).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(5).collect();
             bail!("{} did not become ready ({ended:?}): {tail:?}", peer.title);
         }

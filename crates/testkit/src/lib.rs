@@ -1,7 +1,7 @@
 //! Helpers for tests: an S3 server in this process, a bucket with faults on a knob, a clock that stands still,
 //! series builders, real processes (ours by name: [`Chronolith`]), remote-write bodies, and a small HTTP client.
 //!
-//! Only ever a dev-dependency. Helpers panic where a test would unwrap.
+//! For tests and for `bench`, never below a role. Helpers panic where a test would unwrap.
 
 mod answer;
 mod chronolith;

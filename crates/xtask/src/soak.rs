@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{cargo, cargo_program, packages, run};
 
 /// How to call it.
-pub(crate) const USAGE: &str = "soak [faults|ingest|restart|stall|churn|tenants …] [--factor=20] [--series=1000000] \
-                                [--hours=0.5] [--rounds=3] [--churn-series=100000] [--churn-hours=24] [--tenants=10000]";
+pub(crate) const USAGE: &str = "soak [faults|ingest|restart|stall|churn|tenants|idle …] [--factor=20] [--series=1000000] \
+                                [--hours=0.5] [--rounds=3] [--churn-series=100000] [--churn-hours=24] [--tenants=10000] [--blocks=10000]";
 
-const PARTS: [&str; 6] = ["faults", "ingest", "restart", "stall", "churn", "tenants"];
+const PARTS: [&str; 7] = ["faults", "ingest", "restart", "stall", "churn", "tenants", "idle"];
 
 /// How much of everything: by default some two hours on two cores.
 struct Soak {
@@ -31,6 +31,8 @@ struct Soak {
     /// Hours of it, simulated.
     churn_hours: u32,
     tenants: u32,
+    /// Blocks of the bucket that nobody asks anything of.
+    blocks: u32,
 }
 
 impl Soak {
@@ -44,6 +46,7 @@ impl Soak {
             churn_series: 100_000,
             churn_hours: 24,
             tenants: 10_000,
+            blocks: 10_000,
         };
         for arg in args {
             let Some((name, value)) = arg.split_once('=') else {
@@ -61,6 +64,7 @@ impl Soak {
                 "--churn-series" => soak.churn_series = number()?,
                 "--churn-hours" => soak.churn_hours = number()?,
                 "--tenants" => soak.tenants = number()?,
+                "--blocks" => soak.blocks = number()?,
                 _ => bail!("{arg}: usage: cargo xtask {USAGE}"),
             }
         }
@@ -81,6 +85,7 @@ impl Soak {
             "stall" => bench("stall", &[&many[0], "--steps=24"]),
             "churn" => bench("churn", &[&churn[0], &churn[1], "--interval=60", "--burst=20"]),
             "tenants" => bench("tenants", &[&tenants]),
+            "idle" => bench("idle", &[&format!("--blocks={}", self.blocks)]),
             _ => bail!("{part} is no part"),
         }
     }
