@@ -4,132 +4,30 @@
 //! looked up first, for many at a time, so that the cache misses of independent look-ups overlap; only then are the
 //! samples appended. What is not found is parsed, checked and either entered as a new series or, when the sender's
 //! encoding was not the canonical one, remembered as an alias and taken through the same path once more.
+//!
+//! Here is the way of a request. Which series it means is found in [`sought`], new ones are entered in [`enter`], and what
+//! becomes of their samples is in [`samples`].
+
+mod enter;
+mod samples;
+mod scratch;
+mod sought;
 
 use std::sync::atomic::Ordering;
 
-use chronolith_model::{
-    Exemplar, METRIC_NAME, MetricMetadata, Sample, WriteBatch, WriteMetadata, WriteSeries,
-};
+use chronolith_model::{WriteBatch, WriteSeries};
 
 use super::Head;
-use super::exemplars::ExemplarTaken;
-use super::histogram::check as check_histogram;
-use super::known::Lookup;
-use super::metadata::MetadataTaken;
-use super::outcome::{REJECTIONS_LISTED_MAX, RejectReason, Rejection};
-use super::section::{Fingerprint, canonicalise, describe};
-use super::shard::{Bounds, Refusal, Shard, Slot, Taken};
+use super::outcome::{Appended, RejectReason};
+use super::shard::{Bounds, Shard};
 use crate::db::Limits;
-use crate::wal::{
-    ExemplarGroup, HistogramGroup, RecordKind, SampleGroup, Wal, WalError, frame_begin, frame_end,
-    put_groups, put_metadata, put_metadata_entry, put_series, put_series_entry,
-};
+use crate::wal::{RecordKind, Wal, frame_begin, frame_end, put_groups, put_series};
+pub(crate) use scratch::Scratch;
+use scratch::{Groups, NewSeries};
 
 /// Series that are looked up before their samples are appended: enough to overlap misses, few enough that their
 /// lines stay in the first-level cache.
 const LOOKUP_BATCH: usize = 64;
-
-/// Buffers of one request, kept by the thread so that a request allocates nothing.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    fingerprints: Vec<Fingerprint>,
-    /// Series of the batch in the order of their shards.
-    order: Vec<u32>,
-    starts: Vec<u32>,
-    groups: Groups,
-    /// The request's records.
-    samples: Vec<u8>,
-    ooo: Vec<u8>,
-    histograms: Vec<u8>,
-    exemplars: Vec<u8>,
-    series: NewSeries,
-    /// Shards in which the request has filled a segment.
-    filled: Vec<usize>,
-    /// Canonical sections of series whose encoding was another, and which series of the batch they belong to.
-    respelled: Vec<(u32, Fingerprint, std::ops::Range<usize>)>,
-    sections: Vec<u8>,
-    /// A section that has been rendered.
-    rendered: Vec<u8>,
-    /// Series of the batch whose keys nobody knows, and keys to be known from now on.
-    unknown: Vec<u32>,
-    learnt: Vec<(u128, Fingerprint)>,
-}
-
-/// What was taken in one shard, for the log.
-#[derive(Default)]
-struct Groups {
-    in_order: SampleGroup,
-    late: SampleGroup,
-    histograms: HistogramGroup,
-    exemplars: ExemplarGroup,
-}
-
-impl Scratch {
-    /// The request's framed records; those of series have been logged.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Vec<u8>> {
-        [&self.samples, &self.ooo, &self.histograms, &self.exemplars].into_iter().filter(|r| !r.is_empty())
-    }
-
-    fn records_mut(&mut self) -> [&mut Vec<u8>; 4] {
-        [&mut self.samples, &mut self.ooo, &mut self.histograms, &mut self.exemplars]
-    }
-}
-
-#[derive(Default)]
-struct NewSeries {
-    list: Vec<u8>,
-    count: usize,
-    record: Vec<u8>,
-    /// Label symbols of the series entered, one series behind the other.
-    symbols: Vec<(u32, u32)>,
-    /// Series entered in their shards but not in the index yet, and where their symbols end.
-    entered: Vec<(u32, std::ops::Range<usize>)>,
-    one: Vec<(u32, u32)>,
-    canonical: Vec<u8>,
-}
-
-/// What a request did, without the commit.
-#[derive(Default, Debug)]
-pub(crate) struct Appended {
-    pub(crate) written: usize,
-    pub(crate) histograms_written: usize,
-    pub(crate) exemplars_written: usize,
-    pub(crate) exemplars_rejected: usize,
-    pub(crate) exemplars_out_of_order: usize,
-    pub(crate) rejected: Vec<Rejection>,
-    pub(crate) rejected_count: usize,
-    pub(crate) rejected_by_kind: Vec<(&'static str, usize)>,
-    pub(crate) out_of_order_written: usize,
-    /// The log refused a series record: the request cannot be acknowledged.
-    pub(crate) log_error: Option<WalError>,
-}
-
-impl Appended {
-    fn reject(&mut self, (batch, i): (&WriteBatch, usize), t: i64, samples: usize, reason: RejectReason) {
-        self.rejected_count += samples;
-        let kind = reason.kind();
-        match self.rejected_by_kind.iter_mut().find(|(k, _)| *k == kind) {
-            Some((_, count)) => *count += samples,
-            None => self.rejected_by_kind.push((kind, samples)),
-        }
-        if self.rejected.len() < REJECTIONS_LISTED_MAX {
-            let series = describe(batch.section(i, &mut Vec::new()));
-            self.rejected.push(Rejection { series, reason, t });
-        }
-    }
-}
-
-impl From<Refusal> for RejectReason {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::OutOfOrder => RejectReason::OutOfOrder,
-            Refusal::TooOld => RejectReason::TooOld,
-            Refusal::OutOfBounds => RejectReason::OutOfBounds,
-            Refusal::DuplicateTimestamp => RejectReason::DuplicateTimestamp,
-            Refusal::InvalidHistogram => RejectReason::InvalidHistogram("cannot be encoded".to_owned()),
-        }
-    }
-}
 
 /// Times beyond are out of bounds: the HTTP API writes times as JSON numbers, which are exact up to 2^53, and nothing that
 /// adds a range to a time overflows.
@@ -248,59 +146,6 @@ impl Head {
 }
 
 impl Request<'_> {
-    /// Fingerprints of the series' sections, or of what is known to be another encoding of them.
-    fn fingerprint_sections(&self, s: &mut Scratch) {
-        let head = self.head;
-        s.fingerprints.clear();
-        s.fingerprints.extend(self.batch.iter().map(|series| head.key.fingerprint(series.labels)));
-        if head.has_aliases.load(Ordering::Acquire) {
-            let aliases = head.aliases.read();
-            for fp in &mut s.fingerprints {
-                if let Some(canonical) = aliases.get(&(fp.low, fp.high)) {
-                    *fp = *canonical;
-                }
-            }
-        }
-    }
-
-    /// Fingerprints by the decoder's keys; where a key is new, of the canonical section.
-    fn fingerprint_keys(&self, keys: &[u128], s: &mut Scratch) {
-        let Scratch { fingerprints, rendered, unknown, learnt, series: NewSeries { canonical, .. }, .. } = s;
-        let head = self.head;
-        fingerprints.clear();
-        let known = head.known.read();
-        for (i, key) in keys.iter().enumerate() {
-            fingerprints.push(match known.find(*key) {
-                Lookup::Found(fp) => fp,
-                Lookup::Old(fp) => {
-                    learnt.push((*key, fp));
-                    fp
-                }
-                Lookup::Unknown => {
-                    unknown.push(i as u32);
-                    Fingerprint::default()
-                }
-            });
-        }
-        drop(known);
-        for i in unknown.drain(..).map(|i| i as usize) {
-            let section = self.batch.section(i, rendered);
-            canonical.clear();
-            fingerprints[i] = match canonicalise(section, &self.limits, canonical) {
-                Ok(()) => {
-                    let fp = head.key.fingerprint(canonical);
-                    learnt.push((keys[i], fp));
-                    fp
-                }
-                // Found nowhere, since only canonical sections are entered; then it is refused with its reason.
-                Err(_) => head.key.fingerprint(section),
-            };
-        }
-        if !learnt.is_empty() {
-            head.known.write().enter(learnt.drain(..), head.series_count());
-        }
-    }
-
     fn append_shard(&self, index: usize, range: std::ops::Range<usize>, s: &mut Scratch, out: &mut Appended) {
         let mut slots = [None; LOOKUP_BATCH];
         let mut shard = self.head.shards[index].lock();
@@ -414,172 +259,10 @@ impl Request<'_> {
         }
     }
 
-    #[inline]
-    fn append_samples(
-        &self,
-        shard: &mut Shard,
-        slot: Slot,
-        i: usize,
-        groups: &mut Groups,
-        out: &mut Appended,
-    ) {
-        let series = self.batch.series(i);
-        for (k, Sample { t, v }) in series.samples.iter().copied().enumerate() {
-            if t > self.max_valid {
-                out.reject((self.batch, i), t, 1, RejectReason::OutOfBounds);
-                continue;
-            }
-            let start_ts = if self.start_ts { series.start_ts_of_sample(k) } else { 0 };
-            let taken = match start_ts {
-                0 => shard.append(slot, t, v, &self.bounds),
-                _ => shard.append_started(slot, t, v, start_ts, &self.bounds),
-            };
-            let group = match taken {
-                Taken::InOrder => Some(&mut groups.in_order),
-                Taken::OutOfOrder => {
-                    out.out_of_order_written += 1;
-                    Some(&mut groups.late)
-                }
-                Taken::Duplicate => None,
-                Taken::Refused(refusal) => {
-                    out.reject((self.batch, i), t, 1, refusal.into());
-                    continue;
-                }
-            };
-            match group {
-                Some(group) if start_ts == 0 => group.push(slot, t, v),
-                Some(group) => group.push_started(slot, t, v, start_ts),
-                None => {}
-            }
-            out.written += 1;
-        }
-        if !series.histograms.is_empty() {
-            self.append_histograms(shard, slot, i, &mut groups.histograms, out);
-        }
-        if !series.exemplars.is_empty() && self.head.options.exemplars_max > 0 {
-            for exemplar in series.exemplars {
-                match self.head.add_exemplar(shard, slot, exemplar) {
-                    ExemplarTaken::Taken => groups.exemplars.push(slot, exemplar),
-                    ExemplarTaken::Duplicate => {}
-                    refused @ (ExemplarTaken::OutOfOrder | ExemplarTaken::LabelsTooLong) => {
-                        out.exemplars_rejected += 1;
-                        out.exemplars_out_of_order += usize::from(refused == ExemplarTaken::OutOfOrder);
-                        continue;
-                    }
-                }
-                out.exemplars_written += 1;
-            }
-        }
-    }
-
-    fn append_histograms(
-        &self,
-        shard: &mut Shard,
-        slot: Slot,
-        i: usize,
-        group: &mut HistogramGroup,
-        out: &mut Appended,
-    ) {
-        let series = self.batch.series(i);
-        for (k, (t, h)) in series.histograms.iter().enumerate() {
-            let t = *t;
-            let start_ts = if self.start_ts { series.start_ts_of_histogram(k) } else { 0 };
-            if t > self.max_valid {
-                out.reject((self.batch, i), t, 1, RejectReason::OutOfBounds);
-                continue;
-            }
-            let reduced = match check_histogram(h, self.limits.histogram_buckets_max) {
-                Ok(reduced) => reduced,
-                Err(why) => {
-                    out.reject((self.batch, i), t, 1, RejectReason::InvalidHistogram(why));
-                    continue;
-                }
-            };
-            let h = reduced.as_ref().unwrap_or(h);
-            match shard.append_histogram(slot, t, start_ts, h, &self.bounds) {
-                taken @ (Taken::InOrder | Taken::OutOfOrder) => {
-                    let late = taken == Taken::OutOfOrder;
-                    out.out_of_order_written += usize::from(late);
-                    group.push(slot, t, start_ts, late, h);
-                }
-                Taken::Duplicate => {}
-                Taken::Refused(refusal) => {
-                    out.reject((self.batch, i), t, 1, refusal.into());
-                    continue;
-                }
-            }
-            out.written += 1;
-            out.histograms_written += 1;
-        }
-    }
-
     fn reject_series(&self, i: usize, reason: RejectReason, out: &mut Appended) {
         let series = self.batch.series(i);
         let t = series.samples.first().map(|s| s.t).or(series.histograms.first().map(|h| h.0)).unwrap_or(0);
         out.reject((self.batch, i), t, series.samples.len() + series.histograms.len(), reason);
-    }
-
-    /// A section that no series of the shard has. `Err(None)` when it was put aside as another spelling.
-    #[cold]
-    fn enter(
-        &self,
-        shard: &mut Shard,
-        index: usize,
-        i: usize,
-        s: &mut Scratch,
-    ) -> Result<Slot, Option<RejectReason>> {
-        let fp = s.fingerprints[i];
-        // The series may be new and stand twice in the request.
-        if let Some(slot) = shard.find(fp) {
-            return Ok(slot);
-        }
-        let section = self.batch.section(i, &mut s.rendered);
-        s.series.canonical.clear();
-        canonicalise(section, &self.limits, &mut s.series.canonical).map_err(Some)?;
-        // A series with a key is never entered but under the fingerprint of what was just rendered.
-        if s.series.canonical == section
-            && (self.batch.keys().is_none() || self.head.key.fingerprint(section) == fp)
-        {
-            let slot = self.insert(shard, fp, section, &mut s.series).map_err(Some)?;
-            return Ok(slot);
-        }
-        let canonical = self.head.key.fingerprint(&s.series.canonical);
-        if self.batch.keys().is_none() {
-            self.head.remember_alias(self.head.key.fingerprint(section), canonical);
-        }
-        if self.head.shard_of(canonical) == index
-            && let Some(slot) = shard.find(canonical)
-        {
-            return Ok(slot);
-        }
-        let start = s.sections.len();
-        s.sections.extend_from_slice(&s.series.canonical);
-        s.respelled.push((i as u32, canonical, start..s.sections.len()));
-        Err(None)
-    }
-
-    /// Enters a new series with this canonical section.
-    fn insert(
-        &self,
-        shard: &mut Shard,
-        fp: Fingerprint,
-        section: &[u8],
-        new: &mut NewSeries,
-    ) -> Result<Slot, RejectReason> {
-        let max = self.limits.series_max;
-        if max > 0 && self.head.series_count.load(Ordering::Relaxed) >= max {
-            return Err(RejectReason::SeriesLimit(max));
-        }
-        let index = self.head.shard_of(fp);
-        self.head.index.write().symbols.intern_section(section, &mut new.one);
-        let slot = shard.insert(fp, &new.one);
-        self.head.series_count.fetch_add(1, Ordering::Relaxed);
-        let start = new.symbols.len();
-        new.symbols.extend_from_slice(&new.one);
-        new.entered.push((self.head.series_ref(index, slot), start..new.symbols.len()));
-        put_series_entry(&mut new.list, slot, section);
-        new.count += 1;
-        Ok(slot)
     }
 }
 
@@ -589,99 +272,5 @@ fn begin(record: &mut Vec<u8>, kind: RecordKind, tenant: u32) {
     if record.is_empty() {
         frame_begin(record);
         put_groups(record, kind, tenant);
-    }
-}
-
-impl Head {
-    /// Takes an exemplar of the series at `slot`.
-    pub(crate) fn add_exemplar(&self, shard: &Shard, slot: Slot, exemplar: &Exemplar) -> ExemplarTaken {
-        let series = shard.series(slot);
-        let labels = || shard.labels(series, &self.index.read().symbols);
-        self.exemplars.lock().add(series.fp, labels, exemplar)
-    }
-
-    /// Hears what writers say of metrics. What is new is framed in `record`, to be logged by the caller; the answer is how
-    /// many entries there was no room for.
-    pub(crate) fn append_metadata(&self, entries: &[WriteMetadata], record: &mut Vec<u8>) -> usize {
-        record.clear();
-        let now_ms = (self.options.clock)();
-        let mut table = self.metadata.lock();
-        if table.is_short_of(entries) {
-            table.sweep(|metric| self.has_metric(metric));
-        }
-        let mut refused = 0;
-        for WriteMetadata { metric, says } in entries {
-            match table.add(metric, says, now_ms) {
-                MetadataTaken::Known => {}
-                MetadataTaken::Refused => refused += 1,
-                MetadataTaken::New => {
-                    if record.is_empty() {
-                        frame_begin(record);
-                        put_metadata(record, self.number);
-                    }
-                    put_metadata_entry(record, metric, says);
-                }
-            }
-        }
-        if !record.is_empty() {
-            frame_end(record, 0);
-        }
-        refused
-    }
-
-    /// Takes up what the log or a snapshot holds.
-    pub(crate) fn replay_metadata(&self, metric: &str, says: &MetricMetadata) {
-        self.metadata.lock().add(metric, says, (self.options.clock)());
-    }
-
-    /// True when a series belongs to this metric (family).
-    fn has_metric(&self, metric: &str) -> bool {
-        const SUFFIXES: [&str; 8] = ["", "_total", "_bucket", "_sum", "_count", "_info", "_created", "_gsum"];
-        let index = self.index.read();
-        SUFFIXES.iter().any(|suffix| index.has_pair(METRIC_NAME, &format!("{metric}{suffix}")))
-    }
-
-    /// Enters the request's new series in the index, all at once and in the order of their references: entered shard by
-    /// shard, each would move the ends of the long lists that the one before has just moved.
-    ///
-    /// The caller holds the gate, so a cut that removes one of them meanwhile takes it out of the index afterwards.
-    fn index_entered(&self, new: &mut NewSeries) {
-        if new.entered.is_empty() {
-            return;
-        }
-        new.entered.sort_unstable_by_key(|(series, _)| *series);
-        let mut index = self.index.write();
-        for (series, symbols) in new.entered.drain(..) {
-            for (name, value) in &new.symbols[symbols] {
-                index.insert(*name, *value, series);
-            }
-        }
-        new.symbols.clear();
-    }
-
-    /// Enters a series that the log names under its slot. The index follows with [`Head::finish_replay`].
-    pub(crate) fn replay_series(
-        &self,
-        shard: &mut Shard,
-        slot: Slot,
-        fp: Fingerprint,
-        section: &[u8],
-        symbols: &mut Vec<(u32, u32)>,
-    ) {
-        self.index.write().symbols.intern_section(section, symbols);
-        shard.insert_at(slot, fp, symbols);
-    }
-
-    /// Keeps that `spelled` is another encoding of `canonical`.
-    fn remember_alias(&self, spelled: Fingerprint, canonical: Fingerprint) {
-        /// An alias costs 40 bytes. Beyond this the cache starts over: a sender that never spells a series twice the
-        /// same way gains nothing from it.
-        const ALIASES_MAX: usize = 1 << 18;
-        let mut aliases = self.aliases.write();
-        if aliases.len() >= ALIASES_MAX {
-            aliases.clear();
-        }
-        aliases.insert((spelled.low, spelled.high), canonical);
-        self.has_aliases.store(true, Ordering::Release);
     }
 }

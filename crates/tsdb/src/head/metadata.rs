@@ -4,8 +4,11 @@
 //! only those show that were heard about as late as the latest: a help text that was changed replaces the old one, and
 //! what two writers say differently stands side by side. Only what is new goes to the log.
 
-use chronolith_model::{MetricMetadata, WriteMetadata};
+use chronolith_model::{METRIC_NAME, MetricMetadata, WriteMetadata};
 use hashbrown::HashMap;
+
+use super::Head;
+use crate::wal::{frame_begin, frame_end, put_metadata, put_metadata_entry};
 
 /// Bytes of one tenant's metadata; an entry has 150 as a rule, and large installations have ten thousand metrics.
 const BYTES_MAX: usize = 16 << 20;
@@ -112,6 +115,49 @@ impl MetadataTable {
     /// Number of metrics.
     pub(crate) fn len(&self) -> usize {
         self.metrics.len()
+    }
+}
+
+impl Head {
+    /// Hears what writers say of metrics. What is new is framed in `record`, to be logged by the caller; the answer is how
+    /// many entries there was no room for.
+    pub(crate) fn append_metadata(&self, entries: &[WriteMetadata], record: &mut Vec<u8>) -> usize {
+        record.clear();
+        let now_ms = (self.options.clock)();
+        let mut table = self.metadata.lock();
+        if table.is_short_of(entries) {
+            table.sweep(|metric| self.has_metric(metric));
+        }
+        let mut refused = 0;
+        for WriteMetadata { metric, says } in entries {
+            match table.add(metric, says, now_ms) {
+                MetadataTaken::Known => {}
+                MetadataTaken::Refused => refused += 1,
+                MetadataTaken::New => {
+                    if record.is_empty() {
+                        frame_begin(record);
+                        put_metadata(record, self.number);
+                    }
+                    put_metadata_entry(record, metric, says);
+                }
+            }
+        }
+        if !record.is_empty() {
+            frame_end(record, 0);
+        }
+        refused
+    }
+
+    /// Takes up what the log or a snapshot holds.
+    pub(crate) fn replay_metadata(&self, metric: &str, says: &MetricMetadata) {
+        self.metadata.lock().add(metric, says, (self.options.clock)());
+    }
+
+    /// True when a series belongs to this metric (family).
+    fn has_metric(&self, metric: &str) -> bool {
+        const SUFFIXES: [&str; 8] = ["", "_total", "_bucket", "_sum", "_count", "_info", "_created", "_gsum"];
+        let index = self.index.read();
+        SUFFIXES.iter().any(|suffix| index.has_pair(METRIC_NAME, &format!("{metric}{suffix}")))
     }
 }
 

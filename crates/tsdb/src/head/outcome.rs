@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::wal::Commit;
+use chronolith_model::WriteBatch;
+
+use super::section::describe;
+use super::shard::Refusal;
+use crate::wal::{Commit, WalError};
 
 /// Why a series or a sample was refused. None of these may be retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,4 +129,53 @@ pub struct WriteOutcome {
     pub out_of_order_written: usize,
     /// Resolves when the good part is durable.
     pub commit: Commit,
+}
+
+/// What a request did, without the commit.
+#[derive(Default, Debug)]
+pub(crate) struct Appended {
+    pub(crate) written: usize,
+    pub(crate) histograms_written: usize,
+    pub(crate) exemplars_written: usize,
+    pub(crate) exemplars_rejected: usize,
+    pub(crate) exemplars_out_of_order: usize,
+    pub(crate) rejected: Vec<Rejection>,
+    pub(crate) rejected_count: usize,
+    pub(crate) rejected_by_kind: Vec<(&'static str, usize)>,
+    pub(crate) out_of_order_written: usize,
+    /// The log refused a series record: the request cannot be acknowledged.
+    pub(crate) log_error: Option<WalError>,
+}
+
+impl Appended {
+    pub(super) fn reject(
+        &mut self,
+        (batch, i): (&WriteBatch, usize),
+        t: i64,
+        samples: usize,
+        reason: RejectReason,
+    ) {
+        self.rejected_count += samples;
+        let kind = reason.kind();
+        match self.rejected_by_kind.iter_mut().find(|(k, _)| *k == kind) {
+            Some((_, count)) => *count += samples,
+            None => self.rejected_by_kind.push((kind, samples)),
+        }
+        if self.rejected.len() < REJECTIONS_LISTED_MAX {
+            let series = describe(batch.section(i, &mut Vec::new()));
+            self.rejected.push(Rejection { series, reason, t });
+        }
+    }
+}
+
+impl From<Refusal> for RejectReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OutOfOrder => RejectReason::OutOfOrder,
+            Refusal::TooOld => RejectReason::TooOld,
+            Refusal::OutOfBounds => RejectReason::OutOfBounds,
+            Refusal::DuplicateTimestamp => RejectReason::DuplicateTimestamp,
+            Refusal::InvalidHistogram => RejectReason::InvalidHistogram("cannot be encoded".to_owned()),
+        }
+    }
 }
