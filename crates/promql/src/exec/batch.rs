@@ -8,144 +8,19 @@
 //!
 //! A batch knows what it is charged for in the query's [`Budget`] and gives it back when it is dropped.
 
+mod budget;
+mod grid;
+mod row;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chronolith_model::{FloatHistogram, Labels};
 
 use crate::engine::EngineError;
-use crate::exec::profile::Profile;
-use crate::memory::{MemoryUse, QueryMemory};
-
-/// Evaluation times: `count` of them, `step` apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Grid {
-    pub(crate) start: i64,
-    pub(crate) step: i64,
-    pub(crate) count: usize,
-    /// Where the range ends, on a step or after the last one.
-    pub(crate) end: i64,
-}
-
-impl Grid {
-    /// The times from `start` to at most `end`.
-    pub(crate) fn new(start: i64, end: i64, step: i64) -> Self {
-        let step = step.max(1);
-        let count = if end < start { 0 } else { (end.saturating_sub(start) / step) as usize + 1 };
-        Grid { start, step, count, end }
-    }
-
-    #[inline(always)]
-    pub(crate) fn t(&self, i: usize) -> i64 {
-        self.start + self.step * i as i64
-    }
-
-    pub(crate) fn last(&self) -> i64 {
-        self.t(self.count.saturating_sub(1))
-    }
-
-    /// The first time alone.
-    pub(crate) fn first(&self) -> Grid {
-        Grid { count: self.count.min(1), end: self.start, ..*self }
-    }
-
-    /// The evaluation of a range rather than at one time, even if the range has room for one step only.
-    pub(crate) fn is_range(&self) -> bool {
-        self.start != self.end
-    }
-}
-
-/// Samples and memory that the query holds, and may hold.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    max: usize,
-    held: AtomicUsize,
-    peak: AtomicUsize,
-    pub(crate) memory: Arc<QueryMemory>,
-    pub(crate) profile: Option<Arc<Profile>>,
-}
-
-impl Budget {
-    pub(crate) fn new(max: usize, memory: Arc<QueryMemory>, profile: Option<Arc<Profile>>) -> Arc<Self> {
-        Arc::new(Budget { max, held: AtomicUsize::new(0), peak: AtomicUsize::new(0), memory, profile })
-    }
-
-    /// Takes bytes on behalf of a node.
-    pub(crate) fn take_bytes(&self, what: MemoryUse, node: u32, bytes: usize) -> Result<(), EngineError> {
-        self.memory.take(what, bytes)?;
-        if let Some(profile) = &self.profile {
-            profile.hold(node, bytes);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn give_bytes(&self, what: MemoryUse, node: u32, bytes: usize) {
-        self.memory.give_back(what, bytes);
-        if let Some(profile) = &self.profile {
-            profile.let_go(node, bytes);
-        }
-    }
-
-    /// Takes `n`; on refusal nothing is taken.
-    pub(crate) fn take(&self, n: usize) -> Result<(), EngineError> {
-        let held = self.held.fetch_add(n, Ordering::Relaxed) + n;
-        if held > self.max {
-            self.give_back(n);
-            return Err(EngineError::TooManySamples);
-        }
-        self.peak.fetch_max(held, Ordering::Relaxed);
-        Ok(())
-    }
-
-    pub(crate) fn give_back(&self, n: usize) {
-        self.held.fetch_sub(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn peak(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
-    }
-}
-
-/// Memory that an operator holds until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Held {
-    budget: Arc<Budget>,
-    what: MemoryUse,
-    node: u32,
-    bytes: usize,
-}
-
-impl Held {
-    pub(crate) fn new(budget: &Arc<Budget>, what: MemoryUse, node: u32) -> Self {
-        Held { budget: Arc::clone(budget), what, node, bytes: 0 }
-    }
-
-    /// Holds at least so many bytes.
-    pub(crate) fn at_least(&mut self, bytes: usize) -> Result<(), EngineError> {
-        if bytes > self.bytes { self.more(bytes - self.bytes) } else { Ok(()) }
-    }
-
-    /// Holds so many bytes more.
-    pub(crate) fn more(&mut self, bytes: usize) -> Result<(), EngineError> {
-        self.budget.take_bytes(self.what, self.node, bytes)?;
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.budget.give_bytes(self.what, self.node, self.bytes);
-    }
-}
-
-/// What a histogram counts for in the budget: its size in floats, roughly.
-pub(crate) fn histogram_weight(h: &FloatHistogram) -> usize {
-    let spans = h.positive_spans.len() + h.negative_spans.len();
-    let buckets = h.positive_buckets.len() + h.negative_buckets.len() + h.custom_values.len();
-    // As upstream: the struct's own 160 bytes and the slices, over a float point's 16 bytes.
-    (168 + 8 * spans + 8 * buckets) / 16
-}
+use budget::Charge;
+pub(crate) use budget::{Budget, Held};
+pub(crate) use grid::Grid;
+pub(crate) use row::{Row, RowMut, each_bit, each_run};
 
 /// The histograms of a row, by step.
 pub(crate) type HistogramRow = Vec<Option<Arc<FloatHistogram>>>;
@@ -178,215 +53,12 @@ pub(crate) struct Batch {
     charge_at: usize,
 }
 
-/// What a batch is charged for, given back when it is dropped.
-#[derive(Debug, Default)]
-struct Charge {
-    samples: usize,
-    bytes: usize,
-    node: u32,
-    budget: Option<Arc<Budget>>,
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if let Some(budget) = &self.budget {
-            budget.give_back(self.samples);
-            budget.give_bytes(MemoryUse::Vectors, self.node, self.bytes);
-            if let Some(profile) = &budget.profile {
-                profile.let_go_samples(self.node, self.samples);
-            }
-        }
-    }
-}
-
-impl Charge {
-    /// Charges for this now, instead of what was charged before.
-    fn set(
-        &mut self,
-        budget: &Arc<Budget>,
-        node: u32,
-        samples: usize,
-        bytes: usize,
-    ) -> Result<(), EngineError> {
-        // Who has a batch pays for it: an operator that changes batches in place takes them over.
-        if self.node != node || self.budget.is_none() {
-            *self = Charge { node, budget: Some(Arc::clone(budget)), ..Charge::default() };
-        }
-        let profile = budget.profile.as_ref();
-        if samples > self.samples {
-            let more = samples - self.samples;
-            budget.take(more)?;
-            if let Some(profile) = profile {
-                profile.hold_samples(node, more);
-            }
-        } else {
-            budget.give_back(self.samples - samples);
-            if let Some(profile) = profile {
-                profile.let_go_samples(node, self.samples - samples);
-            }
-        }
-        self.samples = samples;
-        if bytes > self.bytes {
-            budget.take_bytes(MemoryUse::Vectors, node, bytes - self.bytes)?;
-        } else {
-            budget.give_bytes(MemoryUse::Vectors, node, self.bytes - bytes);
-        }
-        self.bytes = bytes;
-        Ok(())
-    }
-
-    /// Adds another one, so that each is given back with its node's: the smaller one changes hands.
-    fn append(&mut self, mut other: Charge) {
-        let Some(budget) = other.budget.take() else { return };
-        if self.budget.is_none() {
-            self.node = other.node;
-        } else if self.node != other.node
-            && let Some(profile) = &budget.profile
-        {
-            profile.let_go(other.node, other.bytes);
-            profile.let_go_samples(other.node, other.samples);
-            profile.hold(self.node, other.bytes);
-            profile.hold_samples(self.node, other.samples);
-        }
-        self.budget.get_or_insert(budget);
-        self.samples += std::mem::take(&mut other.samples);
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-}
-
-/// A row of a batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row<'a> {
-    pub(crate) labels: &'a Labels,
-    pub(crate) drop_name: bool,
-    pub(crate) values: &'a [f64],
-    pub(crate) present: &'a [u64],
-    pub(crate) hists: Option<&'a HistogramRow>,
-}
-
-impl<'a> Row<'a> {
-    #[inline(always)]
-    pub(crate) fn has(&self, i: usize) -> bool {
-        bit(self.present, i)
-    }
-
-    #[inline(always)]
-    pub(crate) fn histogram(&self, i: usize) -> Option<&'a Arc<FloatHistogram>> {
-        self.hists.and_then(|h| h[i].as_ref())
-    }
-
-    /// Calls `f` for each step with a point.
-    #[inline(always)]
-    pub(crate) fn each(&self, mut f: impl FnMut(usize, f64, Option<&'a Arc<FloatHistogram>>)) {
-        each_bit(self.present, |i| f(i, self.values[i], self.histogram(i)));
-    }
-
-    pub(crate) fn point_count(&self) -> usize {
-        self.present.iter().map(|w| w.count_ones() as usize).sum()
-    }
-}
-
-/// A row that is being written.
-#[derive(Debug)]
-pub(crate) struct RowMut<'a> {
-    values: &'a mut [f64],
-    present: &'a mut [u64],
-    hists: &'a mut Option<HistogramRow>,
-}
-
-impl RowMut<'_> {
-    #[inline(always)]
-    pub(crate) fn set(&mut self, i: usize, v: f64) {
-        self.values[i] = v;
-        self.present[i / 64] |= 1 << (i % 64);
-    }
-
-    /// Makes the floats of the set bits points, and gives all values to be written.
-    pub(crate) fn fill(&mut self, present: &[u64]) -> &mut [f64] {
-        self.present.copy_from_slice(present);
-        self.values
-    }
-
-    pub(crate) fn set_histogram(&mut self, i: usize, h: Arc<FloatHistogram>) {
-        let steps = self.values.len();
-        self.hists.get_or_insert_with(|| vec![None; steps])[i] = Some(h);
-        self.present[i / 64] |= 1 << (i % 64);
-    }
-
-    /// Copies the point of another row, if it has one.
-    pub(crate) fn copy(&mut self, i: usize, from: &Row<'_>) {
-        if from.has(i) {
-            match from.histogram(i) {
-                Some(h) => self.set_histogram(i, Arc::clone(h)),
-                None => self.set(i, from.values[i]),
-            }
-        }
-    }
-
-    /// Copies the points of another row where `mask` has a bit.
-    pub(crate) fn copy_masked(&mut self, from: &Row<'_>, mask: impl Fn(usize) -> u64) {
-        for w in 0..self.present.len() {
-            self.present[w] = from.present[w] & mask(w);
-        }
-        self.values.copy_from_slice(from.values);
-        if let Some(hists) = from.hists {
-            *self.hists = Some(hists.clone());
-        }
-    }
-
-    pub(crate) fn has(&self, i: usize) -> bool {
-        bit(self.present, i)
-    }
-}
-
-#[inline(always)]
-pub(crate) fn bit(words: &[u64], i: usize) -> bool {
-    words[i / 64] >> (i % 64) & 1 == 1
-}
-
-#[inline(always)]
-pub(crate) fn each_bit(words: &[u64], mut f: impl FnMut(usize)) {
-    for (w, &word) in words.iter().enumerate() {
-        if word == u64::MAX {
-            for i in w * 64..w * 64 + 64 {
-                f(i);
-            }
-            continue;
-        }
-        let mut rest = word;
-        while rest != 0 {
-            f(w * 64 + rest.trailing_zeros() as usize);
-            rest &= rest - 1;
-        }
-    }
-}
-
-/// Calls `f` with each run of set bits, from the first to behind the last.
-#[inline(always)]
-pub(crate) fn each_run(words: &[u64], mut f: impl FnMut(usize, usize)) {
-    let (mut from, mut to) = (0, 0);
-    for (w, &word) in words.iter().enumerate() {
-        let mut rest = word;
-        let mut at = w * 64;
-        while rest != 0 {
-            let skip = rest.trailing_zeros();
-            rest >>= skip;
-            at += skip as usize;
-            let ones = rest.trailing_ones();
-            if at > to {
-                if from < to {
-                    f(from, to);
-                }
-                from = at;
-            }
-            at += ones as usize;
-            to = at;
-            rest = rest.checked_shr(ones).unwrap_or(0);
-        }
-    }
-    if from < to {
-        f(from, to);
-    }
+/// What a histogram counts for in the budget: its size in floats, roughly.
+pub(crate) fn histogram_weight(h: &FloatHistogram) -> usize {
+    let spans = h.positive_spans.len() + h.negative_spans.len();
+    let buckets = h.positive_buckets.len() + h.negative_buckets.len() + h.custom_values.len();
+    // As upstream: the struct's own 160 bytes and the slices, over a float point's 16 bytes.
+    (168 + 8 * spans + 8 * buckets) / 16
 }
 
 impl Batch {
@@ -660,28 +332,10 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::Ordering;
 
-    #[test]
-    fn runs_are_what_bits_are() {
-        for words in [
-            vec![],
-            vec![0],
-            vec![u64::MAX, u64::MAX, 0xfff],
-            vec![1, 1 << 63, 1, 0, 0b1011 << 60],
-            vec![0x8000_0000_0000_0001, 0x8000_0000_0000_0001],
-            vec![0x1234_5678_9abc_def0, 0xf0f0_ffff_0001_8001],
-        ] {
-            let (mut bits, mut runs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-            each_bit(&words, |i| bits.push(i));
-            each_run(&words, |from, to| {
-                runs.extend(from..to);
-                ends.push((from, to));
-            });
-            assert_eq!(bits, runs);
-            assert!(ends.windows(2).all(|w| w[0].1 < w[1].0), "{ends:?}");
-        }
-    }
+    use super::*;
+    use crate::memory::QueryMemory;
 
     #[test]
     fn rows_without_points_are_left_out_and_budgets_balance() {
