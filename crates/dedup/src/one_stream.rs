@@ -8,7 +8,10 @@
 //! The measure does not ask how many changes there are, beside how many samples: a series that two receivers took in turns
 //! while they did not agree on the hashring is one stream whether a minute of it is read or a day, and a second Prometheus that
 //! was there for the last hour of a day is a scrape of its own. Where lists only ever alternate, nothing tells the two apart; they
-//! count as scrapes then.
+//! count as scrapes then. That all distances are equal is no proof either: two Prometheus servers scrape a target at offsets
+//! made of hashes, so one target in some 7,500 (of a scrape interval of 30 s, at times aligned to 2 ms) is scraped half an
+//! interval apart, and each of these would have twice its samples in every read, for good. What the answer costs is half the
+//! samples of a read that lies as a whole within the minutes in which receivers did not agree.
 
 /// Of an interval, the least mean distance at changes of what is one stream: between the half of two scrapes and the whole.
 const PART_MIN: f64 = 0.75;
