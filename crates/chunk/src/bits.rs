@@ -4,6 +4,9 @@
 //! [`BitReader::overrun`] once a sample. The writer gathers bits in a 64-bit accumulator and hands out whole words, so
 //! that an append of a few bits touches no buffer at all.
 
+/// Bits that [`BitReader::window`] always shows.
+pub(crate) const WINDOW_BITS: u32 = 57;
+
 /// Reads bits from a slice.
 #[derive(Clone, Debug)]
 pub(crate) struct BitReader<'a> {
@@ -34,7 +37,7 @@ impl<'a> BitReader<'a> {
         (self.data.len() * 8).saturating_sub(self.pos)
     }
 
-    /// The next bits, left-aligned; at least the first 57 are valid.
+    /// The next bits, left-aligned; at least the first [`WINDOW_BITS`] are valid.
     #[inline(always)]
     pub(crate) fn window(&self) -> u64 {
         let byte = self.pos >> 3;

@@ -144,29 +144,6 @@ impl Chunk {
         }
     }
 
-    /// Calls `f` with each sample of a chunk of histograms, whatever their kind. A chunk of anything else has none.
-    pub fn each_histogram(
-        &self,
-        mut f: impl FnMut(i64, Arc<FloatHistogram>) -> Result<(), ChunkError>,
-    ) -> Result<(), ChunkError> {
-        match self.encoding {
-            Encoding::Histogram | Encoding::HistogramSt => {
-                let mut it = HistogramIter::new(&self.data, self.encoding)?;
-                while let Some(t) = it.advance()? {
-                    f(t, Arc::new(it.float_histogram()))?;
-                }
-            }
-            Encoding::FloatHistogram | Encoding::FloatHistogramSt => {
-                let mut it = FloatHistogramIter::new(&self.data, self.encoding)?;
-                while let Some(t) = it.advance()? {
-                    f(t, Arc::new(it.histogram()))?;
-                }
-            }
-            Encoding::Xor | Encoding::Xor2 | Encoding::Aggregate => {}
-        }
-        Ok(())
-    }
-
     /// All samples in order.
     pub fn iter(&self) -> Result<ChunkIter<'_>, ChunkError> {
         Ok(ChunkIter(match self.encoding {

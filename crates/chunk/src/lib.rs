@@ -5,6 +5,7 @@
 //! Encoders are canonical: the same samples give the same bytes as Prometheus writes.
 
 mod aggr;
+mod aggr_histogram;
 mod bits;
 mod chunk;
 mod columns;
@@ -19,12 +20,13 @@ mod xor;
 mod xor2;
 
 pub use aggr::{AggrChunk, Aggregate};
+pub use aggr_histogram::{AggrHistogramEncoder, HistogramWindow};
 pub use bits::WordSink;
 pub use chunk::{Chunk, ChunkIter, Encoding};
 pub use columns::SampleColumns;
 pub use counter::CounterTotals;
 pub use encode::{SAMPLES_PER_CHUNK, encode_columns, encode_floats};
 pub use error::ChunkError;
-pub use histogram::{FloatHistogramEncoder, HistogramEncoder};
+pub use histogram::{FloatHistogramEncoder, HistogramEncoder, HistogramLayout, HistogramReader};
 pub use xor::{XorEncoder, XorState};
 pub use xor2::Xor2Encoder;

@@ -12,8 +12,8 @@ use chronolith_model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterReset, Span};
 use chronolith_model::is_stale_nan;
 
 use super::header::{HEADER_BITS, Header, ST_SAMPLES_MAX};
-use super::layout::Layout;
-use super::union::Union;
+use super::layout::HistogramLayout;
+use super::union::{Union, shrank};
 use crate::bits::BitWriter;
 use crate::start_ts::StartTsWriter;
 use crate::varbit::put_varbit_int;
@@ -59,8 +59,8 @@ pub trait Kind: Sized + std::fmt::Debug + Clone + 'static {
     fn stale(sum: f64) -> Parts<'static, Self>;
     /// Count, zero count and sum of the last sample.
     fn last(state: &Self::State) -> (Self::Count, Self::Count, f64);
-    /// Bucket counts of the last sample.
-    fn last_buckets(state: &Self::State, side: usize) -> Cow<'_, [Self::Value]>;
+    /// Count of a bucket of the last sample.
+    fn last_bucket(state: &Self::State, side: usize, at: usize) -> Self::Value;
     /// Writes the first sample, without its timestamp.
     #[doc(hidden)]
     fn put_first(state: &mut Self::State, w: &mut BitWriterHandle<'_>, parts: &Parts<'_, Self>);
@@ -81,7 +81,7 @@ pub struct Encoder<K: Kind> {
     w: BitWriter,
     header: CounterReset,
     samples: u16,
-    layout: Layout,
+    layout: HistogramLayout,
     t: i64,
     t_delta: i64,
     state: K::State,
@@ -103,7 +103,7 @@ impl<K: Kind> Encoder<K> {
             w,
             header,
             samples: 0,
-            layout: Layout::default(),
+            layout: HistogramLayout::default(),
             t: 0,
             t_delta: 0,
             state: K::State::default(),
@@ -286,9 +286,20 @@ impl<K: Kind> Encoder<K> {
         if self.bounds_differ(h) || h.zero_count < zero_count {
             return cut(CounterReset::Reset);
         }
+        let last = |side: usize| move |at: usize| K::last_bucket(&self.state, side, at);
+        if self.has_spans(h) {
+            let shrank_in = |side: usize| {
+                h.buckets[side].iter().enumerate().any(|(at, new)| shrank(last(side)(at), *new))
+            };
+            return if shrank_in(0) || shrank_in(1) {
+                cut(CounterReset::Reset)
+            } else {
+                (Some(Fit::AsIs), CounterReset::NotReset)
+            };
+        }
         let unions = self.unions(h);
         for (side, union) in unions.iter().enumerate() {
-            if !union.is_monotonic(&K::last_buckets(&self.state, side), &h.buckets[side]) {
+            if !union.is_monotonic(last(side), &h.buckets[side]) {
                 return cut(CounterReset::Reset);
             }
         }
@@ -308,6 +319,8 @@ impl<K: Kind> Encoder<K> {
             || self.bounds_differ(h)
         {
             None
+        } else if self.has_spans(h) {
+            Some(Fit::AsIs)
         } else {
             Some(widen(self.unions(h)))
         };
@@ -316,6 +329,11 @@ impl<K: Kind> Encoder<K> {
 
     fn bounds_differ(&self, h: &Parts<'_, K>) -> bool {
         h.schema == CUSTOM_BUCKETS_SCHEMA && h.custom_values != self.layout.custom_values
+    }
+
+    /// True when a histogram, which is sound in itself, has the chunk's buckets: mostly.
+    fn has_spans(&self, h: &Parts<'_, K>) -> bool {
+        (0..2).all(|side| self.layout.spans[side] == h.spans[side])
     }
 
     fn unions(&self, h: &Parts<'_, K>) -> [Union; 2] {
@@ -332,7 +350,7 @@ impl<K: Kind> Encoder<K> {
         let mut t_delta = 0;
         if self.samples == 0 {
             check_spans(parts)?;
-            self.layout = Layout {
+            self.layout = HistogramLayout {
                 schema: parts.schema,
                 zero_threshold: parts.zero_threshold,
                 spans: parts.spans.map(<[Span]>::to_vec),

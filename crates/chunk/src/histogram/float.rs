@@ -7,7 +7,7 @@ use chronolith_model::{FloatHistogram, is_stale_nan};
 
 use super::encoder::{BitWriterHandle, Kind, Parts};
 use super::header::{HEADER_BITS, Header};
-use super::layout::Layout;
+use super::layout::HistogramLayout;
 use super::{hint, must_reduce};
 use crate::bits::{BitReader, BitWriter};
 use crate::start_ts::StartTsReader;
@@ -97,8 +97,9 @@ impl Kind for Floats {
         (state.count.value, state.zero_count.value, state.sum.value)
     }
 
-    fn last_buckets(state: &State, side: usize) -> Cow<'_, [f64]> {
-        Cow::Owned(state.buckets[side].iter().map(|c| c.value).collect())
+    #[inline]
+    fn last_bucket(state: &State, side: usize, at: usize) -> f64 {
+        state.buckets[side][at].value
     }
 
     fn put_first(state: &mut State, w: &mut BitWriterHandle<'_>, parts: &Parts<'_, Floats>) {
@@ -142,7 +143,7 @@ pub(crate) struct FloatHistogramIter<'a> {
     header: Header,
     next: usize,
     start_ts: StartTsReader,
-    layout: Layout,
+    layout: HistogramLayout,
     t: i64,
     t_delta: i64,
     count: XorValue,
@@ -164,7 +165,7 @@ impl<'a> FloatHistogramIter<'a> {
             header,
             next: 0,
             start_ts,
-            layout: Layout::default(),
+            layout: HistogramLayout::default(),
             t: 0,
             t_delta: 0,
             count: XorValue::default(),
@@ -190,7 +191,7 @@ impl<'a> FloatHistogramIter<'a> {
     }
 
     fn first(&mut self) -> Result<(), Stumble> {
-        self.layout = Layout::read(&mut self.r, self.header.samples)?;
+        self.layout = HistogramLayout::read(&mut self.r, self.header.samples)?;
         if self.r.overrun() {
             return Ok(());
         }
@@ -220,6 +221,29 @@ impl<'a> FloatHistogramIter<'a> {
         self.buckets.iter_mut().flatten().try_for_each(|v| v.take(r))
     }
 
+    pub(super) fn layout(&self) -> &HistogramLayout {
+        &self.layout
+    }
+
+    /// What is known of a reset before the sample.
+    pub(super) fn counter_reset(&self) -> CounterReset {
+        hint(self.header.reset, self.next - 1)
+    }
+
+    /// Count, zero count, sum.
+    #[inline]
+    pub(super) fn numbers(&self) -> [f64; 3] {
+        [&self.count, &self.zero_count, &self.sum].map(|v| f64::from_bits(v.bits))
+    }
+
+    /// Positive, then negative buckets.
+    #[inline]
+    pub(super) fn buckets_into(&self, out: &mut [f64]) {
+        for (v, out) in self.buckets.iter().flatten().zip(out) {
+            *out = f64::from_bits(v.bits);
+        }
+    }
+
     /// The sample's start timestamp, 0 when unknown.
     pub(crate) fn start_ts(&self) -> i64 {
         self.start_ts.last()
@@ -234,7 +258,7 @@ impl<'a> FloatHistogramIter<'a> {
         let [positive_spans, negative_spans] = self.layout.spans.clone();
         let values = |side: usize| self.buckets[side].iter().map(|v| f64::from_bits(v.bits)).collect();
         let mut h = FloatHistogram {
-            counter_reset: hint(self.header.reset, self.next - 1),
+            counter_reset: self.counter_reset(),
             schema: self.layout.schema,
             zero_threshold: self.layout.zero_threshold,
             zero_count: f64::from_bits(self.zero_count.bits),

@@ -7,11 +7,11 @@ use chronolith_model::{FloatHistogram, Histogram, is_stale_nan};
 
 use super::encoder::{BitWriterHandle, Kind, Parts};
 use super::header::{HEADER_BITS, Header};
-use super::layout::Layout;
+use super::layout::HistogramLayout;
 use super::{hint, must_reduce};
 use crate::bits::{BitReader, BitWriter};
 use crate::start_ts::StartTsReader;
-use crate::varbit::{take_varbit_int, take_varbit_uint};
+use crate::varbit::{VarbitInts, take_varbit_int, take_varbit_uint};
 use crate::xor::{NO_WINDOW, Stumble, XorValue, check, put_xor};
 use crate::{ChunkError, Encoding};
 
@@ -100,8 +100,9 @@ impl Kind for Ints {
         (state.count, state.zero_count, state.sum)
     }
 
-    fn last_buckets(state: &State, side: usize) -> Cow<'_, [i64]> {
-        Cow::Borrowed(&state.buckets[side])
+    #[inline]
+    fn last_bucket(state: &State, side: usize, at: usize) -> i64 {
+        state.buckets[side][at]
     }
 
     fn put_first(state: &mut State, w: &mut BitWriterHandle<'_>, parts: &Parts<'_, Ints>) {
@@ -172,7 +173,7 @@ pub(crate) struct HistogramIter<'a> {
     header: Header,
     next: usize,
     start_ts: StartTsReader,
-    layout: Layout,
+    layout: HistogramLayout,
     t: i64,
     t_delta: i64,
     count: u64,
@@ -180,8 +181,18 @@ pub(crate) struct HistogramIter<'a> {
     count_delta: i64,
     zero_count_delta: i64,
     sum: XorValue,
-    /// Differences between neighbours, and how those grew last.
-    buckets: [Vec<(i64, i64)>; 2],
+    /// Positive, then negative.
+    buckets: Vec<Bucket>,
+    positive: usize,
+}
+
+/// A bucket as it is written.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Difference to its neighbour.
+    step: i64,
+    /// How much that grew last.
+    delta: i64,
 }
 
 impl<'a> HistogramIter<'a> {
@@ -197,7 +208,7 @@ impl<'a> HistogramIter<'a> {
             header,
             next: 0,
             start_ts,
-            layout: Layout::default(),
+            layout: HistogramLayout::default(),
             t: 0,
             t_delta: 0,
             count: 0,
@@ -205,7 +216,8 @@ impl<'a> HistogramIter<'a> {
             count_delta: 0,
             zero_count_delta: 0,
             sum: XorValue::default(),
-            buckets: Default::default(),
+            buckets: Vec::new(),
+            positive: 0,
         })
     }
 
@@ -225,7 +237,7 @@ impl<'a> HistogramIter<'a> {
     }
 
     fn first(&mut self) -> Result<(), Stumble> {
-        self.layout = Layout::read(&mut self.r, self.header.samples)?;
+        self.layout = HistogramLayout::read(&mut self.r, self.header.samples)?;
         if self.r.overrun() {
             return Ok(());
         }
@@ -233,31 +245,66 @@ impl<'a> HistogramIter<'a> {
         self.count = take_varbit_uint(&mut self.r);
         self.zero_count = take_varbit_uint(&mut self.r);
         self.sum.bits = self.r.take(64);
-        for side in 0..2 {
-            for _ in 0..self.layout.bucket_count(side) {
-                self.buckets[side].push((take_varbit_int(&mut self.r), 0));
-            }
+        let [positive, negative] = [0, 1].map(|side| self.layout.bucket_count(side) as usize);
+        self.positive = positive;
+        self.buckets.reserve_exact(positive + negative);
+        for _ in 0..positive + negative {
+            self.buckets.push(Bucket { step: take_varbit_int(&mut self.r), delta: 0 });
         }
         self.start_ts.take_first(&mut self.r, self.t)
     }
 
     fn later(&mut self) -> Result<(), Stumble> {
-        let r = &mut self.r;
-        self.t_delta = self.t_delta.wrapping_add(take_varbit_int(r));
+        let mut ints = VarbitInts::new(&mut self.r);
+        self.t_delta = self.t_delta.wrapping_add(ints.take());
         self.t = self.t.wrapping_add(self.t_delta);
-        self.count_delta = self.count_delta.wrapping_add(take_varbit_int(r));
+        self.count_delta = self.count_delta.wrapping_add(ints.take());
         self.count = self.count.wrapping_add_signed(self.count_delta);
-        self.zero_count_delta = self.zero_count_delta.wrapping_add(take_varbit_int(r));
+        self.zero_count_delta = self.zero_count_delta.wrapping_add(ints.take());
         self.zero_count = self.zero_count.wrapping_add_signed(self.zero_count_delta);
-        self.sum.take(r)?;
+        self.sum.take(&mut self.r)?;
         if is_stale_nan(f64::from_bits(self.sum.bits)) {
             return Ok(());
         }
-        for (step, delta) in self.buckets.iter_mut().flatten() {
-            *delta = delta.wrapping_add(take_varbit_int(r));
-            *step = step.wrapping_add(*delta);
+        let mut ints = VarbitInts::new(&mut self.r);
+        for bucket in &mut self.buckets {
+            bucket.delta = bucket.delta.wrapping_add(ints.take());
+            bucket.step = bucket.step.wrapping_add(bucket.delta);
         }
         Ok(())
+    }
+
+    pub(super) fn layout(&self) -> &HistogramLayout {
+        &self.layout
+    }
+
+    /// What is known of a reset before the sample.
+    pub(super) fn counter_reset(&self) -> CounterReset {
+        hint(self.header.reset, self.next - 1)
+    }
+
+    /// Count, zero count, sum.
+    #[inline]
+    pub(super) fn numbers(&self) -> [f64; 3] {
+        [self.count as f64, self.zero_count as f64, f64::from_bits(self.sum.bits)]
+    }
+
+    /// Positive, then negative buckets.
+    #[inline]
+    pub(super) fn buckets_into(&self, out: &mut [f64]) {
+        let (positive, negative) = out.split_at_mut(self.positive.min(out.len()));
+        for (side, out) in [positive, negative].into_iter().enumerate() {
+            let mut count = 0i64;
+            for (bucket, out) in self.side(side).iter().zip(out) {
+                count = count.wrapping_add(bucket.step);
+                *out = count as f64;
+            }
+        }
+    }
+
+    fn side(&self, side: usize) -> &[Bucket] {
+        let (positive, negative) = self.buckets.split_at(self.positive);
+        [positive, negative][side]
     }
 
     /// The sample's start timestamp, 0 when unknown.
@@ -272,9 +319,9 @@ impl<'a> HistogramIter<'a> {
             return Histogram { sum, ..Histogram::default() };
         }
         let [positive_spans, negative_spans] = self.layout.spans.clone();
-        let steps = |side: usize| self.buckets[side].iter().map(|(step, _)| *step).collect();
+        let steps = |side: usize| self.side(side).iter().map(|b| b.step).collect();
         let mut h = Histogram {
-            counter_reset: hint(self.header.reset, self.next - 1),
+            counter_reset: self.counter_reset(),
             schema: self.layout.schema,
             zero_threshold: self.layout.zero_threshold,
             zero_count: self.zero_count,
@@ -301,14 +348,14 @@ impl<'a> HistogramIter<'a> {
         let [positive_spans, negative_spans] = self.layout.spans.clone();
         let counts = |side: usize| {
             let mut sum = 0i64;
-            let absolute = self.buckets[side].iter().map(|(step, _)| {
-                sum = sum.wrapping_add(*step);
+            let absolute = self.side(side).iter().map(|b| {
+                sum = sum.wrapping_add(b.step);
                 sum as f64
             });
             absolute.collect()
         };
         let mut h = FloatHistogram {
-            counter_reset: hint(self.header.reset, self.next - 1),
+            counter_reset: self.counter_reset(),
             schema: self.layout.schema,
             zero_threshold: self.layout.zero_threshold,
             zero_count: self.zero_count as f64,

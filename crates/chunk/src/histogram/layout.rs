@@ -23,15 +23,18 @@ const ITEMS_PER_BYTE: usize = 64;
 
 /// What all histograms of a chunk share.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Layout {
-    pub(super) schema: i32,
-    pub(super) zero_threshold: f64,
-    /// Positive, negative.
-    pub(super) spans: [Vec<Span>; 2],
-    pub(super) custom_values: Vec<f64>,
+pub struct HistogramLayout {
+    /// Resolution, as in [`chronolith_model::Histogram`].
+    pub schema: i32,
+    /// Width of the zero bucket.
+    pub zero_threshold: f64,
+    /// Runs of positive, and of negative buckets.
+    pub spans: [Vec<Span>; 2],
+    /// Upper bounds, of custom buckets only.
+    pub custom_values: Vec<f64>,
 }
 
-impl Layout {
+impl HistogramLayout {
     pub(super) fn write(&self, w: &mut BitWriter) {
         write_zero_threshold(w, self.zero_threshold);
         w.put_varbit_int(i64::from(self.schema));
@@ -51,18 +54,18 @@ impl Layout {
     }
 
     /// Reads a layout for `samples` histograms; an overrun of the reader is the caller's to notice.
-    pub(super) fn read(r: &mut BitReader<'_>, samples: usize) -> Result<Layout, Stumble> {
+    pub(super) fn read(r: &mut BitReader<'_>, samples: usize) -> Result<HistogramLayout, Stumble> {
         let budget = ITEMS_MAX.max(r.remaining() / 8 * ITEMS_PER_BYTE);
         let zero_threshold = read_zero_threshold(r);
         let schema = take_varbit_int(r);
         if !is_known_schema(schema) && !r.overrun() {
             return Err("unknown histogram schema");
         }
-        let mut layout = Layout {
+        let mut layout = HistogramLayout {
             schema: schema as i32,
             zero_threshold,
             spans: [read_spans(r)?, read_spans(r)?],
-            ..Layout::default()
+            ..HistogramLayout::default()
         };
         if layout.schema == CUSTOM_BUCKETS_SCHEMA {
             for _ in 0..take_varbit_uint(r) {
@@ -85,8 +88,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Buckets of a side.
-    pub(super) fn bucket_count(&self, side: usize) -> u64 {
+    /// Buckets of a side: 0 is the positive one.
+    pub fn bucket_count(&self, side: usize) -> u64 {
         self.spans[side].iter().map(|s| u64::from(s.length)).sum()
     }
 }

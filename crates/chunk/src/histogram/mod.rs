@@ -19,6 +19,7 @@ mod float;
 mod header;
 mod int;
 mod layout;
+mod reader;
 mod union;
 
 use encoder::Encoder;
@@ -34,6 +35,8 @@ use chronolith_model::histogram::{
 pub(crate) use float::FloatHistogramIter;
 pub(crate) use header::ST_SAMPLES_MAX;
 pub(crate) use int::HistogramIter;
+pub use layout::HistogramLayout;
+pub use reader::HistogramReader;
 
 /// Builds chunks of integer histograms.
 pub type HistogramEncoder = Encoder<Ints>;

@@ -39,10 +39,14 @@ impl Union {
     }
 
     /// False when a bucket shrank, or vanished while it was populated.
-    pub(super) fn is_monotonic<V: Copy + PartialOrd + Default>(&self, old: &[V], new: &[V]) -> bool {
+    pub(super) fn is_monotonic<V: Copy + PartialOrd + Default>(
+        &self,
+        old: impl Fn(usize) -> V,
+        new: &[V],
+    ) -> bool {
         self.entries.iter().all(|e| match (e.old, e.new) {
-            (Some(a), Some(b)) => !matches!(old[a].partial_cmp(&new[b]), Some(std::cmp::Ordering::Greater)),
-            (Some(a), None) => old[a] == V::default(),
+            (Some(a), Some(b)) => !shrank(old(a), new[b]),
+            (Some(a), None) => old(a) == V::default(),
             _ => true,
         })
     }
@@ -70,6 +74,12 @@ impl Union {
         }
         spans
     }
+}
+
+/// True when a bucket became smaller; no number is smaller than NaN.
+#[inline]
+pub(super) fn shrank<V: PartialOrd>(old: V, new: V) -> bool {
+    old > new
 }
 
 /// The bucket indices of spans, ascending.

@@ -4,7 +4,8 @@ use chronolith_chunk::{AggrChunk, Chunk, ChunkError, Encoding};
 use chronolith_model::Resolution;
 
 use super::floats::Floats;
-use super::{histograms, window};
+use super::histograms::Histograms;
+use super::window;
 
 /// Downsamples series after series, keeping its buffers.
 #[derive(Debug)]
@@ -12,12 +13,13 @@ pub struct SeriesDownsampler {
     from: Resolution,
     to: Resolution,
     floats: Floats,
+    histograms: Histograms,
 }
 
 impl SeriesDownsampler {
     /// From blocks of resolution `from` to those of `to`, which is coarser.
     pub fn new(from: Resolution, to: Resolution) -> Self {
-        SeriesDownsampler { from, to, floats: Floats::default() }
+        SeriesDownsampler { from, to, floats: Floats::default(), histograms: Histograms::default() }
     }
 
     /// Appends the aggregate chunks of one series, whose chunks come in time order. Raw chunks may overlap.
@@ -37,7 +39,7 @@ impl SeriesDownsampler {
             if run[0].encoding.is_float() {
                 self.floats.raw(run, to.ms(), out)?;
             } else {
-                histograms::raw(run, to.ms(), out)?;
+                self.histograms.raw(run, to.ms(), out)?;
             }
         }
         Ok(())
@@ -87,7 +89,7 @@ impl SeriesDownsampler {
             // Only whole chunks are put together: their first and last counter values are the series' own.
             let run: Vec<AggrChunk> = run.iter().map(|(_, _, chunk)| chunk.clone()).collect();
             if run[0].is_histogram() {
-                histograms::aggregates(&run, size, self.to.ms(), out)?;
+                self.histograms.aggregates(&run, size, self.to.ms(), out)?;
                 continue;
             }
             for group in run.chunks(size) {
