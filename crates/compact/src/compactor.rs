@@ -23,11 +23,11 @@ use parking_lot::Mutex;
 use crate::clean::Cleaner;
 use crate::config::ms;
 use crate::group::{GroupKey, ids};
-use crate::job::{self, DELETION_MARK, JobError, NO_COMPACT_MARK, REASON_DOWNSAMPLED};
+use crate::job::{self, DELETION_MARK, JobError, NO_COMPACT_MARK};
 use crate::lease::{Claim, Lease, Leases};
 use crate::metrics::{REASON_COMPACTED, by};
 use crate::parts::{Unfinished, unfinished};
-use crate::plan::{Plan, Planner, Step};
+use crate::plan::{Plan, Planner};
 use crate::progress::{Speed, todo};
 use crate::sync::{Syncer, View};
 use crate::work::WorkDir;
@@ -257,28 +257,22 @@ impl Compactor {
         blocks: &[Arc<BlockMeta>],
         view: &View,
     ) -> Result<Outcome, JobError> {
-        let step = self.planner.step(blocks, &view.no_compact);
+        let plan = self.planner.plan(blocks, &view.no_compact);
         let split = unfinished(blocks) != Unfinished::default();
-        if let (Some(Step::MarkDownsampled(ids)), false) = (&step, split) {
-            for id in ids {
-                self.mark_no_compact(*id, REASON_DOWNSAMPLED, "downsampled blocks cannot be merged").await?;
-            }
-            return Ok(Outcome::Changed { compacted: false });
-        }
-        if step.is_none() && !split {
+        if plan.is_none() && !split {
             return Ok(Outcome::Nothing);
         }
         let lease = match self.claim(&key.name(), &format!("compact {key}")).await? {
             Ok(lease) => lease,
             Err(outcome) => return Ok(outcome),
         };
-        let result = match step {
+        let result = match plan {
             _ if split => self.finish_split(key).await,
-            Some(Step::Compact(plan)) => tokio::select! {
+            Some(plan) => tokio::select! {
                 done = self.compact(key, &plan, &lease) => done,
                 () = self.stop.cancelled() => Err(JobError::Lost),
             },
-            _ => Ok(Outcome::Nothing),
+            None => Ok(Outcome::Nothing),
         };
         lease.release().await;
         result

@@ -31,10 +31,9 @@ pub(crate) const DELETION_MARK: &str = "deletion-mark.json";
 /// The same of a no-compact mark.
 pub(crate) const NO_COMPACT_MARK: &str = "no-compact-mark.json";
 
-/// Reasons of no-compact marks; the first three are Thanos's.
+/// Reasons of no-compact marks; the first two are Thanos's.
 pub(crate) const REASON_INDEX_SIZE: &str = "index-size-exceeding";
 pub(crate) const REASON_OUT_OF_ORDER: &str = "block-index-out-of-order-chunk";
-pub(crate) const REASON_DOWNSAMPLED: &str = "downsample-vertical-compaction";
 pub(crate) const REASON_DAMAGED: &str = "block-damaged";
 
 /// What a result needs on disk beside its inputs' size once more: spills, and what is rounded up.

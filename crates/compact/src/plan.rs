@@ -29,15 +29,6 @@ pub struct Plan {
     pub vertical: bool,
 }
 
-/// What a group needs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// These blocks are to be merged.
-    Compact(Plan),
-    /// These blocks can never be merged, since they overlap and are downsampled; they are to be marked.
-    MarkDownsampled(Vec<BlockId>),
-}
-
 /// The rules with their ranges.
 #[derive(Clone, Debug)]
 pub struct Planner {
@@ -56,20 +47,9 @@ impl Planner {
         Planner { ranges_ms: RANGES_MS[..=level.min(RANGES_MS.len() - 1)].to_vec() }
     }
 
-    /// The next step of a group, whose blocks come in the order of [`crate::group::sort`]. `excluded` have a no-compact mark.
-    pub fn step(&self, blocks: &[Arc<BlockMeta>], excluded: &BTreeSet<BlockId>) -> Option<Step> {
-        let plan = self.plan(blocks, excluded)?;
-        if plan.vertical {
-            let downsampled = |m: &&Arc<BlockMeta>| resolution(m) != 0;
-            let unmergeable: Vec<BlockId> = plan.blocks.iter().filter(downsampled).map(|m| m.ulid).collect();
-            if !unmergeable.is_empty() {
-                return Some(Step::MarkDownsampled(unmergeable));
-            }
-        }
-        Some(Step::Compact(plan))
-    }
-
-    fn plan(&self, blocks: &[Arc<BlockMeta>], excluded: &BTreeSet<BlockId>) -> Option<Plan> {
+    /// What is to be merged next in a group, whose blocks come in the order of [`crate::group::sort`]. `excluded` have a no-compact
+    /// mark.
+    pub fn plan(&self, blocks: &[Arc<BlockMeta>], excluded: &BTreeSet<BlockId>) -> Option<Plan> {
         let allowed: Vec<&Arc<BlockMeta>> = blocks.iter().filter(|m| !excluded.contains(&m.ulid)).collect();
         let overlapping = first_overlapping(&allowed);
         if !overlapping.is_empty() {
@@ -107,10 +87,6 @@ impl Planner {
         }
         Vec::new()
     }
-}
-
-fn resolution(meta: &BlockMeta) -> i64 {
-    meta.thanos.as_ref().map_or(0, |t| t.downsample.resolution)
 }
 
 /// The first run of blocks of which each overlaps one before it.

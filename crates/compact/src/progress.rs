@@ -10,7 +10,7 @@ use chronolith_tsdb::merge::merged_compaction;
 use parking_lot::Mutex;
 
 use crate::group::{Groups, sort};
-use crate::plan::{Planner, Step};
+use crate::plan::Planner;
 
 /// Compactions of one group that are looked ahead; the planner ends long before, unless it is wrong.
 const STEPS_MAX: usize = 10_000;
@@ -30,21 +30,16 @@ pub struct Todo {
 pub fn todo(planner: &Planner, groups: &Groups, no_compact: &BTreeSet<BlockId>) -> Todo {
     let mut todo = Todo::default();
     for blocks in groups.values() {
-        let (mut blocks, mut excluded) = (blocks.clone(), no_compact.clone());
+        let mut blocks = blocks.clone();
         for _ in 0..STEPS_MAX {
-            match planner.step(&blocks, &excluded) {
-                None => break,
-                Some(Step::MarkDownsampled(ids)) => excluded.extend(ids),
-                Some(Step::Compact(plan)) => {
-                    todo.compactions += 1;
-                    todo.blocks += plan.blocks.len() as u64;
-                    todo.samples += plan.blocks.iter().map(|m| m.stats.num_samples).sum::<u64>();
-                    let inputs: BTreeSet<BlockId> = plan.blocks.iter().map(|m| m.ulid).collect();
-                    blocks.retain(|m| !inputs.contains(&m.ulid));
-                    blocks.push(result(&plan.blocks));
-                    sort(&mut blocks);
-                }
-            }
+            let Some(plan) = planner.plan(&blocks, no_compact) else { break };
+            todo.compactions += 1;
+            todo.blocks += plan.blocks.len() as u64;
+            todo.samples += plan.blocks.iter().map(|m| m.stats.num_samples).sum::<u64>();
+            let inputs: BTreeSet<BlockId> = plan.blocks.iter().map(|m| m.ulid).collect();
+            blocks.retain(|m| !inputs.contains(&m.ulid));
+            blocks.push(result(&plan.blocks));
+            sort(&mut blocks);
         }
     }
     todo

@@ -21,17 +21,13 @@ fn planner() -> Planner {
     Planner { ranges_ms: vec![20, 60, 180, 540, 1620] }
 }
 
-fn numbers(step: Option<Step>) -> Vec<u128> {
-    match step {
-        Some(Step::Compact(plan)) => plan.blocks.iter().map(|m| m.ulid.0.0).collect(),
-        Some(Step::MarkDownsampled(ids)) => ids.iter().map(|id| 1000 + id.0.0).collect(),
-        None => Vec::new(),
-    }
+fn numbers(plan: Option<Plan>) -> Vec<u128> {
+    plan.map(|plan| plan.blocks.iter().map(|m| m.ulid.0.0).collect()).unwrap_or_default()
 }
 
 fn planned(text: &str, excluded: &[u128]) -> Vec<u128> {
     let excluded = excluded.iter().map(|n| BlockId((*n).into())).collect();
-    numbers(planner().step(&blocks(text), &excluded))
+    numbers(planner().plan(&blocks(text), &excluded))
 }
 
 #[test]
@@ -100,12 +96,12 @@ fn marked_blocks_take_no_part_and_part_others() {
 fn failed_windows_are_left_and_deleted_blocks_rewritten() {
     let mut all = blocks("1:0..20 2:20..40 3:40..60 4:60..80");
     Arc::make_mut(&mut all[1]).compaction.failed = true;
-    assert_eq!(planner().step(&all, &BTreeSet::new()), None);
+    assert_eq!(planner().plan(&all, &BTreeSet::new()), None);
     let deleted = |text: &str, tombstones| {
         let mut all = blocks(text);
         let first = Arc::make_mut(&mut all[0]);
         (first.stats.num_series, first.stats.num_tombstones) = (10, tombstones);
-        numbers(planner().step(&all, &BTreeSet::new()))
+        numbers(planner().plan(&all, &BTreeSet::new()))
     };
     assert_eq!(deleted("1:0..540", 3), []);
     assert_eq!(deleted("1:0..540 2:540..560", 3), [1]);
@@ -114,14 +110,14 @@ fn failed_windows_are_left_and_deleted_blocks_rewritten() {
 }
 
 #[test]
-fn downsampled_overlaps_are_marked() {
+fn downsampled_overlaps_are_merged_as_others() {
     let mut all = blocks("1:0..20 2:10..30 3:40..60");
     for meta in &mut all {
         let mut thanos = chronolith_tsdb::block::ThanosMeta::default();
         thanos.downsample.resolution = 300_000;
         Arc::make_mut(meta).thanos = Some(thanos);
     }
-    assert_eq!(numbers(planner().step(&all, &BTreeSet::new())), [1001, 1002]);
+    assert_eq!(numbers(planner().plan(&all, &BTreeSet::new())), [1, 2]);
 }
 
 #[test]
@@ -130,7 +126,7 @@ fn levels_bound_the_length() {
         Arc::new(BlockMeta::new(BlockId(n.into()), from * HOUR_MS, to * HOUR_MS))
     };
     let two_days: Vec<_> = (0..7).map(|i| hours(i * 8, i * 8 + 8, i as u128 + 1)).collect();
-    assert_eq!(numbers(Planner::default().step(&two_days, &BTreeSet::new())), [1, 2, 3, 4, 5, 6]);
-    assert_eq!(Planner::up_to_level(2).step(&two_days, &BTreeSet::new()), None);
-    assert!(Planner::up_to_level(9).step(&two_days, &BTreeSet::new()).is_some());
+    assert_eq!(numbers(Planner::default().plan(&two_days, &BTreeSet::new())), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(Planner::up_to_level(2).plan(&two_days, &BTreeSet::new()), None);
+    assert!(Planner::up_to_level(9).plan(&two_days, &BTreeSet::new()).is_some());
 }

@@ -12,6 +12,7 @@
 //! A crash leaves a directory that [`crate::block::remove_leftovers`] clears. An error names the input that is to blame, if one
 //! is.
 
+mod aggregates;
 mod input;
 mod overlap;
 mod part;
@@ -35,7 +36,8 @@ use part::PartWriter;
 /// What becomes of samples of one series that overlap in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deduplication {
-    /// All samples stay, each timestamp once: copies of one stream (`--deduplication.func=`).
+    /// All samples stay, each timestamp once: copies of one stream (`--deduplication.func=`). Of downsampled copies each window is
+    /// that of the one which saw most of it.
     #[default]
     OneToOne,
     /// Inputs are replicas with scrapes of their own, of which one is followed until it has a gap

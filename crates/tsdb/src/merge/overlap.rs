@@ -4,7 +4,7 @@ use chronolith_chunk::{Chunk, ChunkError, Encoding, SampleColumns, encode_floats
 use chronolith_dedup::replicas;
 use chronolith_model::TimeRange;
 
-use super::Deduplication;
+use super::{Deduplication, aggregates};
 use crate::block::{AnySample, decode_samples, encode_samples, merge_group};
 
 /// A chunk and the input that it is from.
@@ -14,36 +14,57 @@ pub(super) struct Piece {
     pub(super) chunk: Chunk,
 }
 
-type Failed = (Option<usize>, ChunkError);
+pub(super) type Failed = (Option<usize>, ChunkError);
+
+/// Where a chunk of this resolution (0 is raw) begins: one of windows has all of its first one.
+pub(super) fn begins(mint: i64, resolution_ms: i64) -> i64 {
+    if resolution_ms > 0 {
+        aggregates::window_end(mint, resolution_ms).saturating_sub(resolution_ms - 1)
+    } else {
+        mint
+    }
+}
 
 /// Chunks in time order without overlaps. What overlaps nothing is passed on as it is.
-pub(super) fn deduplicate(mut pieces: Vec<Piece>, how: Deduplication) -> Result<Vec<Chunk>, Failed> {
+pub(super) fn deduplicate(
+    mut pieces: Vec<Piece>,
+    how: Deduplication,
+    resolution_ms: i64,
+) -> Result<Vec<Chunk>, Failed> {
     pieces.sort_by_key(|p| p.chunk.mint);
     let mut out = Vec::with_capacity(pieces.len());
     let mut rest = &pieces[..];
     while let Some(first) = rest.first() {
         let mut end = first.chunk.maxt;
         let mut count = 1;
-        while let Some(next) = rest.get(count).filter(|p| p.chunk.mint <= end) {
+        while let Some(next) = rest.get(count).filter(|p| begins(p.chunk.mint, resolution_ms) <= end) {
             end = end.max(next.chunk.maxt);
             count += 1;
         }
+        if count > 1 && first.chunk.encoding == Encoding::Aggregate && !is_copied(&rest[..count]) {
+            // What a counter is ahead where inputs take turns goes on behind them.
+            count += rest[count..].iter().take_while(|p| p.chunk.encoding == Encoding::Aggregate).count();
+        }
         let (group, later) = rest.split_at(count);
-        merge(group, how, &mut out)?;
+        merge(group, how, resolution_ms, &mut out)?;
         rest = later;
     }
     Ok(out)
 }
 
-fn merge(group: &[Piece], how: Deduplication, out: &mut Vec<Chunk>) -> Result<(), Failed> {
+fn merge(
+    group: &[Piece],
+    how: Deduplication,
+    resolution_ms: i64,
+    out: &mut Vec<Chunk>,
+) -> Result<(), Failed> {
     // Copies of one block have equal chunks; they need no decoding.
-    if group.iter().all(|p| p.chunk == group[0].chunk) {
+    if is_copied(group) {
         out.push(group[0].chunk.clone());
         return Ok(());
     }
-    if let Some(p) = group.iter().find(|p| p.chunk.encoding == Encoding::Aggregate) {
-        let reason = "downsampled chunks that overlap cannot be merged";
-        return Err((Some(p.input), ChunkError::Unsupported { encoding: p.chunk.encoding, reason }));
+    if group.iter().any(|p| p.chunk.encoding == Encoding::Aggregate) {
+        return aggregates::merge(group, how, resolution_ms, out);
     }
     match how {
         Deduplication::OneToOne => {
@@ -52,6 +73,10 @@ fn merge(group: &[Piece], how: Deduplication, out: &mut Vec<Chunk>) -> Result<()
         }
         Deduplication::Penalty => penalty(group, out),
     }
+}
+
+fn is_copied(group: &[Piece]) -> bool {
+    group.iter().all(|p| p.chunk == group[0].chunk)
 }
 
 /// Follows one replica; each input is one. Only times decide, so instead of values the columns carry the numbers of the samples,

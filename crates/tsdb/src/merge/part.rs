@@ -6,7 +6,7 @@ use chronolith_chunk::Chunk;
 use chronolith_model::{BlockId, TimeRange};
 
 use super::input::SeriesMerge;
-use super::overlap::{Piece, deduplicate};
+use super::overlap::{Piece, begins, deduplicate};
 use super::split::{Part, Symbols};
 use super::symbols::each;
 use super::{Deduplication, MergeError, MergeOptions};
@@ -23,6 +23,8 @@ pub(super) struct PartWriter {
     /// Samples outside are left out.
     range: TimeRange,
     deduplication: Deduplication,
+    /// Of all inputs; 0 is raw.
+    resolution_ms: i64,
     record: SeriesRecord,
     /// Chunks of the current series and whose they are.
     sources: Vec<(usize, ChunkMeta)>,
@@ -73,8 +75,10 @@ impl PartWriter {
         });
         let index = index.map_err(|source| MergeError { block: blamed, source })?;
         let deduplication = options.deduplication;
+        let thanos = merge.inputs.first().and_then(|i| i.meta.thanos.as_ref());
+        let resolution_ms = thanos.map_or(0, |t| t.downsample.resolution);
         let (record, sources) = Default::default();
-        Ok(PartWriter { id, draft, index, ranks, range, deduplication, record, sources })
+        Ok(PartWriter { id, draft, index, ranks, range, deduplication, resolution_ms, record, sources })
     }
 
     pub(super) fn id(&self) -> BlockId {
@@ -90,7 +94,12 @@ impl PartWriter {
             deleted |= !input.tombstones.of(u64::from(input.series)).is_empty();
             self.sources.extend(input.record.chunks.iter().map(|c| (*at, *c)));
         }
-        let disjoint = self.sources.windows(2).all(|w| w[0].1.maxt < w[1].1.mint);
+        let follows = |w: &[(usize, ChunkMeta)]| {
+            // Windows that end a chunk in their middle go on in the next one of the same input.
+            let resolution_ms = if w[0].0 == w[1].0 { 0 } else { self.resolution_ms };
+            w[0].1.maxt < begins(w[1].1.mint, resolution_ms)
+        };
+        let disjoint = self.sources.windows(2).all(follows);
         let inside = match (self.sources.first(), self.sources.last()) {
             (Some((_, first)), Some((_, last))) => {
                 self.range.mint <= first.mint && last.maxt <= self.range.maxt
@@ -157,10 +166,11 @@ impl PartWriter {
                 pieces.extend(kept.into_iter().map(|chunk| Piece { input: *at, chunk }));
             }
         }
-        let chunks = deduplicate(pieces, self.deduplication).map_err(|(input, e)| MergeError {
-            block: input.map(|at| merge.inputs[at].meta.ulid),
-            source: Error::Invalid(format!("overlapping chunks: {e}")),
-        })?;
+        let chunks =
+            deduplicate(pieces, self.deduplication, self.resolution_ms).map_err(|(input, e)| MergeError {
+                block: input.map(|at| merge.inputs[at].meta.ulid),
+                source: Error::Invalid(format!("overlapping chunks: {e}")),
+            })?;
         for chunk in &chunks {
             self.put(chunk)?;
         }
