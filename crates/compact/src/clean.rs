@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chronolith_bucket::{DeletionMark, Result, delete_block, delete_partial_block, is_uploaded, layout};
@@ -78,6 +79,7 @@ impl Cleaner {
     /// Marks the blocks that others cover, after these others were seen whole. Gives the number of new marks.
     pub async fn collect_garbage(&self, view: &View) -> usize {
         self.metrics.garbage_collections.inc();
+        let began = Instant::now();
         let mut marked = 0;
         for (block, cover) in &view.covers {
             match self.collect(*block, *cover).await {
@@ -88,6 +90,7 @@ impl Cleaner {
                 }
             }
         }
+        self.metrics.garbage_collection_duration.observe(began.elapsed().as_secs_f64());
         marked
     }
 

@@ -30,6 +30,8 @@ struct StateLabels {
 
 /// A counter by resolution.
 pub(crate) type ByResolution = Family<ResolutionLabels, Counter>;
+/// Durations by resolution.
+type DurationByResolution = Family<ResolutionLabels, Histogram, fn() -> Histogram>;
 
 /// The role's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,6 +46,7 @@ pub struct CompactMetrics {
     pub(crate) garbage_collected: Counter,
     pub(crate) garbage_collections: Counter,
     pub(crate) garbage_collection_failures: Counter,
+    pub(crate) garbage_collection_duration: Histogram,
     blocks_marked: Family<MarkLabels, Counter>,
     pub(crate) compactions: ByResolution,
     pub(crate) vertical_compactions: ByResolution,
@@ -52,12 +55,15 @@ pub struct CompactMetrics {
     pub(crate) failures: ByResolution,
     pub(crate) downsamples: ByResolution,
     pub(crate) downsample_failures: ByResolution,
+    pub(crate) downsample_duration: DurationByResolution,
     pub(crate) todo_compactions: Gauge,
     pub(crate) todo_blocks: Gauge,
     pub(crate) todo_downsamples: Gauge,
+    pub(crate) todo_deletions: Gauge,
     pub(crate) remaining_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     pub(crate) syncs: Counter,
     pub(crate) sync_failures: Counter,
+    pub(crate) sync_duration: Histogram,
     metas: Family<StateLabels, Gauge>,
     pub(crate) samples: Counter,
     pub(crate) duration: Histogram,
@@ -73,6 +79,11 @@ pub(crate) fn by(resolution_ms: i64) -> ResolutionLabels {
 
 /// Seconds of one compaction: from a group of small blocks to fourteen days of a large one.
 const DURATION_BUCKETS: [f64; 10] = [1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0];
+/// Seconds, as Thanos has them.
+const DOWNSAMPLE_BUCKETS: [f64; 7] = [60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0];
+const GARBAGE_COLLECTION_BUCKETS: [f64; 16] =
+    [0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0, 240.0, 360.0, 720.0];
+const SYNC_BUCKETS: [f64; 7] = [0.01, 1.0, 10.0, 100.0, 300.0, 600.0, 1000.0];
 
 impl CompactMetrics {
     /// Makes the metrics and puts them on `registry`. What a store gateway has as well is put there only if this role is
@@ -89,6 +100,7 @@ impl CompactMetrics {
             garbage_collected: Counter::default(),
             garbage_collections: Counter::default(),
             garbage_collection_failures: Counter::default(),
+            garbage_collection_duration: Histogram::new(GARBAGE_COLLECTION_BUCKETS),
             blocks_marked: Family::default(),
             compactions: Family::default(),
             vertical_compactions: Family::default(),
@@ -97,12 +109,15 @@ impl CompactMetrics {
             failures: Family::default(),
             downsamples: Family::default(),
             downsample_failures: Family::default(),
+            downsample_duration: Family::new_with_constructor(|| Histogram::new(DOWNSAMPLE_BUCKETS)),
             todo_compactions: Gauge::default(),
             todo_blocks: Gauge::default(),
             todo_downsamples: Gauge::default(),
+            todo_deletions: Gauge::default(),
             remaining_seconds: Gauge::default(),
             syncs: Counter::default(),
             sync_failures: Counter::default(),
+            sync_duration: Histogram::new(SYNC_BUCKETS),
             metas: Family::default(),
             samples: Counter::default(),
             duration: Histogram::new(DURATION_BUCKETS),
@@ -152,6 +167,11 @@ impl CompactMetrics {
             "Those that failed",
             m.garbage_collection_failures.clone(),
         );
+        r.register(
+            "thanos_compact_garbage_collection_duration_seconds",
+            "Time of such a look",
+            m.garbage_collection_duration.clone(),
+        );
         r.register("thanos_compact_blocks_marked", "Blocks marked", m.blocks_marked.clone());
         r.register(
             "thanos_compact_group_compactions",
@@ -184,12 +204,22 @@ impl CompactMetrics {
             "Attempts that failed",
             m.downsample_failures.clone(),
         );
+        r.register(
+            "thanos_compact_downsample_duration_seconds",
+            "Time of downsampling a block, without moving it from and to the bucket",
+            m.downsample_duration.clone(),
+        );
         r.register("thanos_compact_todo_compactions", "Compactions to be done", m.todo_compactions.clone());
         r.register("thanos_compact_todo_compaction_blocks", "Blocks that they read", m.todo_blocks.clone());
         r.register(
             "thanos_compact_todo_downsample_blocks",
             "Blocks to be downsampled",
             m.todo_downsamples.clone(),
+        );
+        r.register(
+            "thanos_compact_todo_deletion_blocks",
+            "Blocks out of retention that are not marked yet",
+            m.todo_deletions.clone(),
         );
         r.register(
             "chronolith_compact_todo_remaining_seconds",
@@ -199,6 +229,11 @@ impl CompactMetrics {
         if alone {
             r.register("thanos_blocks_meta_syncs", "Looks at the bucket for blocks", m.syncs.clone());
             r.register("thanos_blocks_meta_sync_failures", "Those that failed", m.sync_failures.clone());
+            r.register(
+                "thanos_blocks_meta_sync_duration_seconds",
+                "Time of such a look",
+                m.sync_duration.clone(),
+            );
             r.register("thanos_blocks_meta_synced", "Blocks found, by what became of them", m.metas.clone());
         }
         r.register(

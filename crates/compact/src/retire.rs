@@ -32,7 +32,10 @@ pub(crate) async fn run(c: &Compactor, view: &View) -> Result<Done, Error> {
         return Ok(done);
     }
     let now_ms = c.clock.now_ms();
-    for (meta, verdict) in c.config.retention.plan(view.blocks.values(), now_ms) {
+    let plan = c.config.retention.plan(view.blocks.values(), now_ms);
+    let marks = plan.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Mark { .. })).count();
+    c.metrics.todo_deletions.set(marks as i64);
+    for (meta, verdict) in plan {
         if c.stop.is_cancelled() {
             break;
         }
@@ -44,6 +47,7 @@ pub(crate) async fn run(c: &Compactor, view: &View) -> Result<Done, Error> {
                     tracing::info!(role = "compact", block = %meta.ulid, why, "block marked for deletion");
                     done.changed += 1;
                 }
+                c.metrics.todo_deletions.dec();
             }
             Verdict::Rewrite(expired) => match step(c, &meta, expired).await {
                 Ok(changed) => done.changed += usize::from(changed),

@@ -132,6 +132,7 @@ impl Syncer {
         *self.last.lock() = Some(Last { found: found.clone(), names, at: began });
         let view = View::new(found, &self.config, now_ms);
         self.metrics.synced(&view);
+        self.metrics.sync_duration.observe(began.elapsed().as_secs_f64());
         Ok(view)
     }
 
