@@ -1,8 +1,9 @@
 //! Which blocks are to be downsampled, and the job that does it.
 //!
 //! Raw blocks of 40 h and more get a block of five-minute aggregates, those of 10 d and more one of hours, once the sources of
-//! a block are not all in blocks of the coarser resolution already. The job works under the lease of the block's group, so nobody compacts the block
-//! away meanwhile; the result has the block's sources, so a job done twice leaves a duplicate that is collected.
+//! a block are not all in blocks of the coarser resolution already. Each block has a lease of its own, so that several workers share a group.
+//! Who compacts the block away meanwhile makes the job stale; the result has the block's sources, so a job done twice leaves a duplicate that is
+//! collected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,21 +45,11 @@ pub(crate) async fn run(c: &Compactor, view: &mut View) -> Result<Done, Error> {
         if due.is_empty() || c.stop.is_cancelled() {
             continue;
         }
-        // Blocks of one group share a lease, so they come one after the other.
-        let groups = crate::group::group(&due).into_values().collect::<Vec<_>>();
-        let jobs = futures::stream::iter(groups).map(|blocks| {
-            async move {
-                let mut outcomes = Vec::with_capacity(blocks.len());
-                for meta in &blocks {
-                    outcomes.push(step(c, meta).await);
-                }
-                outcomes
-            }
-            .boxed()
-        });
-        let outcomes: Vec<Vec<Outcome>> =
+        // Boxed: else the compiler cannot tell that the future may move between threads.
+        let jobs = futures::stream::iter(due).map(|meta| async move { step(c, &meta).await }.boxed());
+        let outcomes: Vec<Outcome> =
             jobs.buffer_unordered(c.config.downsample_concurrency.max(1)).collect().await;
-        for outcome in outcomes.into_iter().flatten() {
+        for outcome in outcomes {
             match outcome {
                 Outcome::Changed { compacted } => done.made += usize::from(compacted),
                 Outcome::Failed => done.failed += 1,
@@ -141,7 +132,7 @@ async fn mark(c: &Compactor, block: BlockId, details: &str, reason: &'static str
 }
 
 async fn try_step(c: &Compactor, key: &GroupKey, meta: &Arc<BlockMeta>) -> Result<Outcome, JobError> {
-    let lease = match c.claim(&key.name(), &format!("downsample {}", meta.ulid)).await? {
+    let lease = match c.claim(&lease_name(meta.ulid), &format!("downsample {}", meta.ulid)).await? {
         Ok(lease) => lease,
         Err(outcome) => return Ok(outcome),
     };
@@ -149,8 +140,16 @@ async fn try_step(c: &Compactor, key: &GroupKey, meta: &Arc<BlockMeta>) -> Resul
         done = work(c, key, meta, &lease) => done,
         () = c.stop.cancelled() => Err(JobError::Lost),
     };
-    lease.release().await;
+    match result {
+        Ok(Outcome::Changed { .. }) => lease.finish().await,
+        _ => lease.release().await,
+    }
     result
+}
+
+/// The name of the lease of a block that is downsampled.
+pub(crate) fn lease_name(block: BlockId) -> String {
+    format!("block-{block}")
 }
 
 async fn work(
@@ -167,6 +166,7 @@ async fn work(
     let input = job::download(c, &inputs, dir.path()).await?.remove(0);
     let (parent, lost, clock) = (dir.path().to_owned(), lease.lost(), c.clock.clone());
     let source = meta.ulid;
+    let working = Instant::now();
     let made = job::blocking(move || {
         let wanted = || !lost.load(std::sync::atomic::Ordering::SeqCst);
         let options = BlockWriterOptions { sync: false, ..BlockWriterOptions::default() };
@@ -185,6 +185,8 @@ async fn work(
         Ok(made)
     })
     .await?;
+    let took = working.elapsed().as_secs_f64();
+    c.metrics.downsample_duration.get_or_create(&by(key.resolution_ms)).observe(took);
     let Some(mut made) = made else {
         mark(c, meta.ulid, "nothing is left to be downsampled", "empty").await?;
         return Ok(Outcome::Changed { compacted: false });

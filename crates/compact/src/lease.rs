@@ -1,4 +1,4 @@
-//! Leases: which of several compactors works on a group.
+//! Leases: which of several compactors works on a group, or downsamples a block.
 //!
 //! ```text
 //! chronolith/leases/compact/<group>/<token>     the highest token is the lease in force
@@ -14,7 +14,8 @@
 //!
 //! Leases save work, correctness does not hang on them: two workers that do one job write two results with equal sources, of which
 //! one is collected as a duplicate. The token is a fence all the same: before a result becomes visible its worker asks
-//! [`Lease::in_force`]. Released leases stay as one small object a group, so that tokens never start anew.
+//! [`Lease::in_force`]. Released leases stay as one small object a group, so that tokens never start anew. Blocks that are downsampled have leases
+//! of their own (`block-<ULID>`), since these jobs do not touch each other; they go when the block is done.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -244,6 +245,16 @@ impl Lease {
         let highest = tokens(&held.bucket, &held.prefix).await?.into_iter().max();
         // Nothing at all means that somebody cleaned up by hand; then nobody else claimed it either.
         Ok(highest.is_none_or(|token| token <= self.token))
+    }
+
+    /// Gives the lease of work that is done back; nobody will need it again, so that no object stays.
+    pub async fn finish(mut self) {
+        let Some(mut held) = self.held.take() else { return };
+        held.stop().await;
+        if !self.lost.load(Ordering::SeqCst) {
+            // A leftover would be one small object.
+            let _ = held.bucket.delete(&key(&held.prefix, self.token)).await;
+        }
     }
 
     /// Gives the lease back, so that others need not wait.

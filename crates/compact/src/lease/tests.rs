@@ -129,3 +129,18 @@ async fn a_single_worker_asks_nobody() {
     lease.release().await;
     assert_eq!(control.operations(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_work_that_is_done_leaves_nothing_behind() {
+    let bucket = Bucket::in_memory();
+    let (a, b) = (leases(&bucket, "a"), leases(&bucket, "b"));
+    let lease = held(&a).await;
+    assert!(!busy(&b).await);
+    lease.finish().await;
+    assert!(tokens(&bucket, &format!("{PREFIX}/0@1")).await.unwrap().is_empty());
+    // Who comes late begins anew; a renewal of the old holder does not come back.
+    let lease = held(&b).await;
+    tokio::time::sleep(DURATION).await;
+    assert_eq!(tokens(&bucket, &format!("{PREFIX}/0@1")).await.unwrap(), [1]);
+    assert!(lease.in_force().await.unwrap());
+}
