@@ -225,6 +225,8 @@ impl BlockMeta {
             Error::corrupt(file, line_offset(json, e.line(), e.column()), format!("meta.json: {e}"))
         };
         let mut meta: BlockMeta = serde_json::from_slice(json).map_err(corrupt)?;
+        // Stores keep thousands of these: room that lists left for more is given back.
+        meta.compaction.sources.shrink_to_fit();
         if let Some(thanos) = &mut meta.thanos {
             thanos.files.shrink_to_fit();
         }
