@@ -1,5 +1,6 @@
 //! A bucket that fails on command, around any store.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub struct FaultControl {
     death: Arc<AtomicU64>,
     /// That operation still has its effect.
     last_applies: Arc<AtomicBool>,
+    /// What listings show, whatever is there by now.
+    listed: Arc<Mutex<Option<Vec<ObjectMeta>>>>,
 }
 
 impl FaultControl {
@@ -73,6 +76,36 @@ impl FaultControl {
     pub fn is_dead(&self) -> bool {
         let death = self.death.load(Ordering::SeqCst);
         death > 0 && self.operations() >= death
+    }
+
+    /// From now on listings show what `bucket` holds now, until they are [`FaultControl::thaw_listings`]ed: stores whose listings
+    /// lag behind their objects do that for a while.
+    pub async fn freeze_listings(&self, bucket: &chronolith_objstore::Bucket) {
+        let mut all = Vec::new();
+        let mut objects = bucket.list("");
+        while let Some(object) = objects.try_next().await.expect("a bucket without faults") {
+            all.push(ObjectMeta {
+                location: Path::from(object.key),
+                last_modified: object.last_modified.into(),
+                size: object.size,
+                e_tag: None,
+                version: None,
+            });
+        }
+        *self.listed.lock() = Some(all);
+    }
+
+    /// Listings show what is there again.
+    pub fn thaw_listings(&self) {
+        *self.listed.lock() = None;
+    }
+
+    fn listed(&self, prefix: Option<&Path>) -> Option<Vec<ObjectMeta>> {
+        let mut all = self.listed.lock().clone()?;
+        if let Some(prefix) = prefix {
+            all.retain(|m| m.location.prefix_match(prefix).is_some_and(|mut rest| rest.next().is_some()));
+        }
+        Some(all)
     }
 
     /// Operations so far.
@@ -195,9 +228,10 @@ impl ObjectStore for FaultyStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let faults = self.faults(prefix.map_or("", |p| p.as_ref()));
-        match self.check(&faults) {
-            Ok(()) => self.inner.list(prefix),
-            Err(e) => futures::stream::once(async { Err(e) }).boxed(),
+        match (self.check(&faults), self.control.listed(prefix)) {
+            (Ok(()), Some(listed)) => futures::stream::iter(listed.into_iter().map(Ok)).boxed(),
+            (Ok(()), None) => self.inner.list(prefix),
+            (Err(e), _) => futures::stream::once(async { Err(e) }).boxed(),
         }
     }
 
@@ -212,7 +246,25 @@ impl ObjectStore for FaultyStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.before(prefix.map_or("", |p| p.as_ref())).await?;
-        self.inner.list_with_delimiter(prefix).await
+        let Some(listed) = self.control.listed(prefix) else {
+            return self.inner.list_with_delimiter(prefix).await;
+        };
+        let root = Path::default();
+        let prefix = prefix.unwrap_or(&root);
+        let (mut objects, mut dirs) = (Vec::new(), BTreeSet::new());
+        for object in listed {
+            let mut rest = object.location.prefix_match(prefix).into_iter().flatten();
+            let (Some(first), more) = (rest.next(), rest.next().is_some()) else { continue };
+            let dir: Path = prefix.parts().chain([first]).collect();
+            drop(rest);
+            if more {
+                dirs.insert(dir);
+            } else {
+                objects.push(object);
+            }
+        }
+        let common_prefixes = dirs.into_iter().collect();
+        Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Helpers for tests: an S3 server in this process, a bucket with faults on a knob, a clock that stands still,
+//! Helpers for tests: an S3 server in this process, a bucket with faults on a knob, damaged indexes, a clock that stands still,
 //! series builders, real processes (ours by name: [`Chronolith`]), remote-write bodies, and a small HTTP client.
 //!
 //! For tests and for `bench`, never below a role. Helpers panic where a test would unwrap.
@@ -6,6 +6,7 @@
 mod answer;
 mod chronolith;
 mod clock;
+pub mod damage;
 mod faulty;
 pub mod http;
 mod process;

@@ -239,6 +239,11 @@ impl Process {
         kill_process(pid.expect("a child has a positive pid"), signal).expect("our own child");
     }
 
+    /// True when it has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

@@ -225,72 +225,6 @@ async fn blocks_are_replicated_once() {
     assert!(!tmp.path().join(id(2).to_string()).exists());
 }
 
-fn put_uvarint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
-}
-
-fn put_varint(out: &mut Vec<u8>, v: i64) {
-    put_uvarint(out, ((v << 1) ^ (v >> 63)) as u64);
-}
-
-fn uvarint(bytes: &[u8], at: &mut usize) -> u64 {
-    let (mut v, mut shift) = (0, 0);
-    loop {
-        let byte = bytes[*at];
-        *at += 1;
-        v |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte < 0x80 {
-            return v;
-        }
-    }
-}
-
-/// Turns round the two chunks of a block's first series, in its index: what an old bug of Prometheus left. The longer entry must
-/// fit into the padding behind the old one; false when it does not.
-fn turn_chunks_round(dir: &std::path::Path) -> bool {
-    use chronolith_tsdb::index::{IndexReader, SeriesRecord};
-    let path = dir.join("index");
-    let index = IndexReader::open(&path).unwrap();
-    let series = index.all_postings().unwrap()[0];
-    let mut record = SeriesRecord::default();
-    index.series(series, TimeRange::ALL, &mut record).unwrap();
-    let [a, b] = record.chunks[..] else { panic!("{} chunks", record.chunks.len()) };
-    let offset = index.series_offset(series) as usize;
-    drop(index);
-    let mut bytes = std::fs::read(&path).unwrap();
-    let mut at = offset;
-    let len = uvarint(&bytes, &mut at) as usize;
-    let (begin, old_end) = (at, at + len + 4);
-    for _ in 0..2 * uvarint(&bytes, &mut at) {
-        uvarint(&bytes, &mut at);
-    }
-    let mut entry = bytes[begin..at].to_vec();
-    put_uvarint(&mut entry, 2);
-    put_varint(&mut entry, b.mint);
-    put_uvarint(&mut entry, (b.maxt - b.mint) as u64);
-    put_uvarint(&mut entry, b.chunk_ref);
-    put_uvarint(&mut entry, (a.mint - b.maxt) as u64);
-    put_uvarint(&mut entry, (a.maxt - a.mint) as u64);
-    put_varint(&mut entry, a.chunk_ref as i64 - b.chunk_ref as i64);
-    let mut out = Vec::new();
-    put_uvarint(&mut out, entry.len() as u64);
-    out.extend(&entry);
-    out.extend(chronolith_tsdb::crc32c(&entry).to_be_bytes());
-    let room = old_end.next_multiple_of(16) - offset;
-    if out.len() > room {
-        return false;
-    }
-    out.resize(room, 0);
-    bytes[offset..offset + room].copy_from_slice(&out);
-    std::fs::write(&path, bytes).unwrap();
-    true
-}
-
 #[tokio::test]
 async fn chunks_out_of_order_are_found_and_put_in_order() {
     let (bucket, tmp) = (Bucket::in_memory(), tempfile::tempdir().unwrap());
@@ -301,7 +235,10 @@ async fn chunks_out_of_order_are_found_and_put_in_order() {
             write_block(tmp.path(), n as u64, &[labels(&pairs), labels(&[("z", "y")])], 0, 4 * HOUR);
         let dir = tmp.path().join(meta.ulid.to_string());
         meta.thanos = Some(chronolith_tsdb::block::ThanosMeta::new(&labels(TENANT), "test"));
-        turn_chunks_round(&dir).then_some((meta, dir))
+        let mut index = std::fs::read(dir.join("index")).unwrap();
+        let turned = chronolith_testkit::damage::turn_chunks_round(&mut index);
+        std::fs::write(dir.join("index"), index).unwrap();
+        turned.then_some((meta, dir))
     });
     let (meta, dir) = broken.expect("the padding is long enough for one of them");
     chronolith_bucket::upload_block(&bucket, &dir, &meta, Default::default(), 0).await.unwrap();
