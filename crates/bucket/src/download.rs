@@ -13,7 +13,8 @@ use crate::{Error, Result, layout};
 /// gives the bytes. meta.json comes last, so a directory with it is complete.
 ///
 /// What the block's meta says of its files must be what is there: a missing file, or one of another size, is
-/// [`crate::ErrorKind::Corrupt`] where the meta is still there, and [`crate::ErrorKind::NotFound`] where the whole block went.
+/// [`crate::ErrorKind::Corrupt`] where the meta is still there, and [`crate::ErrorKind::NotFound`] where the whole block went. Listings
+/// may be stale, so what one lacks is asked for by its name before the block is called damaged.
 pub async fn download_block(
     bucket: &Bucket,
     meta: &BlockMeta,
@@ -22,11 +23,23 @@ pub async fn download_block(
 ) -> Result<u64> {
     let block = meta.ulid;
     let objects: Vec<_> = bucket.list(&block.to_string()).try_collect().await?;
-    let there: BTreeMap<String, u64> =
+    let mut there: BTreeMap<String, u64> =
         objects.into_iter().filter_map(|o| Some((layout::parse(&o.key)?.1.to_owned(), o.size))).collect();
     if !there.contains_key(layout::META) {
         // Tells what an object that is not there tells.
         bucket.head(&layout::key(block, layout::META)).await?;
+    }
+    let promised = meta.thanos.iter().flat_map(|t| &t.files).filter(|f| f.rel_path != layout::META);
+    let promised: Vec<(&str, Option<u64>)> =
+        promised.map(|f| (f.rel_path.as_str(), Some(f.size_bytes))).chain([(layout::INDEX, None)]).collect();
+    for (file, size) in &promised {
+        if there.get(*file).is_none_or(|listed| size.is_some_and(|size| size != *listed)) {
+            match bucket.head(&layout::key(block, file)).await {
+                Ok(info) => drop(there.insert((*file).to_owned(), info.size)),
+                Err(e) if e.is_not_found() => drop(there.remove(*file)),
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
     let wanted: BTreeMap<&str, u64> = there
         .iter()
@@ -37,12 +50,13 @@ pub async fn download_block(
         let key = layout::key(block, layout::INDEX);
         return Err(Error::corrupt(&key, 0, "the block has no index"));
     }
-    for file in meta.thanos.iter().flat_map(|t| &t.files).filter(|f| f.rel_path != layout::META) {
-        match wanted.get(file.rel_path.as_str()) {
-            Some(size) if *size == file.size_bytes => {}
+    for (file, size) in promised {
+        let Some(size) = size else { continue };
+        match wanted.get(file) {
+            Some(found) if *found == size => {}
             found => {
-                let what = format!("{found:?} bytes, but meta.json says {}", file.size_bytes);
-                return Err(Error::corrupt(&layout::key(block, &file.rel_path), 0, what));
+                let what = format!("{found:?} bytes, but meta.json says {size}");
+                return Err(Error::corrupt(&layout::key(block, file), 0, what));
             }
         }
     }

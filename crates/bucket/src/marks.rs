@@ -1,7 +1,7 @@
 //! Marker files beside a block.
 //!
-//! Times in them are unix *seconds*. A mark that does not parse is logged and counts as absent; one of a version
-//! that we do not know is an error, as it may mean something.
+//! Times in them are unix *seconds*. A mark that does not parse is logged and counts as absent, and a new one takes its place; one
+//! of a version that we do not know is an error, as it may mean something.
 
 use chronolith_model::BlockId;
 use chronolith_objstore::Bucket;
@@ -105,8 +105,14 @@ async fn read<T: DeserializeOwned>(bucket: &Bucket, block: BlockId, file: &str) 
 
 async fn write<T: Serialize>(bucket: &Bucket, block: BlockId, file: &str, mark: &T) -> Result<bool> {
     let key = layout::key(block, file);
-    if bucket.exists(&key).await? {
-        return Ok(false);
+    match bucket.get(&key).await {
+        // Garbage says nothing, and would keep the block from ever being marked.
+        Ok(there) if serde_json::from_slice::<serde_json::Value>(&there).is_ok_and(|v| v.is_object()) => {
+            return Ok(false);
+        }
+        Ok(_) => {}
+        Err(e) if e.is_not_found() => {}
+        Err(e) => return Err(e.into()),
     }
     let json = serde_json::to_vec(mark).expect("a mark is plain data");
     bucket.put(&key, json.into()).await?;

@@ -165,6 +165,8 @@ impl Compactor {
             let done = crate::retire::run(self, &view).await?;
             report.retired = done.changed;
             report.failed += done.failed;
+            report.busy += done.busy;
+            report.silent += done.silent;
             if done.changed > 0 {
                 self.syncer.forget();
             }

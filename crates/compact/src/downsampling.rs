@@ -170,8 +170,9 @@ async fn work(
     let made = job::blocking(move || {
         let wanted = || !lost.load(std::sync::atomic::Ordering::SeqCst);
         let options = BlockWriterOptions { sync: false, ..BlockWriterOptions::default() };
-        let made = Block::open(&input)
-            .and_then(|block| downsample(&block, &parent, job::new_id(clock.now_ms()), options, wanted));
+        let made = Block::open(&input).and_then(|block| {
+            downsample(&block, &parent, job::new_id(clock.now_ms(), [&source]), options, wanted)
+        });
         if lost.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(JobError::Lost);
         }

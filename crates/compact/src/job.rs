@@ -103,7 +103,8 @@ pub(crate) async fn compact(
     let dir = c.work.job_dir(&key.name())?;
     let inputs = download(c, &plan.blocks, dir.path()).await?;
     let deletions = deletions(c).await;
-    let merged = merge(c, key, inputs, deletions, dir.path(), lease).await?;
+    let sources = crate::group::ids(&plan.blocks);
+    let merged = merge(c, key, (inputs, sources), deletions, dir.path(), lease).await?;
     still_valid(c, &plan.blocks, lease).await?;
     let made = publish(c, merged, &plan.blocks, dir.path(), lease).await?;
     for meta in &made.blocks {
@@ -159,7 +160,7 @@ pub(crate) async fn download(
 async fn merge(
     c: &Compactor,
     key: &GroupKey,
-    inputs: Vec<PathBuf>,
+    (inputs, sources): (Vec<PathBuf>, Vec<BlockId>),
     deletions: Deletions,
     dir: &Path,
     lease: &Lease,
@@ -193,7 +194,7 @@ async fn merge(
         if let Some(thanos) = &mut options.thanos {
             crate::rewrite::delete_from_inputs(&inputs, &deletions, thanos).map_err(of_merge)?;
         }
-        let mut new_id = || new_id(clock.now_ms());
+        let mut new_id = || new_id(clock.now_ms(), &sources);
         let merged = merge_blocks(&inputs, &dir, &mut new_id, &options).map_err(of_merge)?;
         for meta in &merged {
             verify_structure(&dir.join(meta.ulid.to_string())).map_err(JobError::Result)?;
@@ -243,9 +244,11 @@ fn of_merge(e: MergeError) -> JobError {
     }
 }
 
-/// A new block's name.
-pub(crate) fn new_id(now_ms: i64) -> BlockId {
-    BlockId(ulid::Ulid::from_parts(now_ms.max(0).unsigned_abs(), rand::random()))
+/// The name of a block that stands for others: no older than theirs, whatever our clock says. Readers list the newest blocks and take
+/// older ones from the bucket index, so who sees that the sources went must see this one as well.
+pub(crate) fn new_id<'a>(now_ms: i64, sources: impl IntoIterator<Item = &'a BlockId>) -> BlockId {
+    let newest = sources.into_iter().map(|id| id.0.timestamp_ms()).max().unwrap_or(0);
+    BlockId(ulid::Ulid::from_parts(now_ms.max(0).unsigned_abs().max(newest), rand::random()))
 }
 
 /// The last look before a result becomes visible: what was deleted or marked meanwhile must not come back in it.
@@ -258,7 +261,7 @@ pub(crate) async fn still_valid(
         if !c.bucket.exists(&layout::key(meta.ulid, layout::META)).await? {
             return Err(JobError::Stale(format!("{} is gone", meta.ulid)));
         }
-        if c.bucket.exists(&layout::key(meta.ulid, layout::DELETION_MARK)).await? {
+        if DeletionMark::read(&c.bucket, meta.ulid).await?.is_some() {
             return Err(JobError::Stale(format!("{} is marked for deletion", meta.ulid)));
         }
     }
@@ -336,5 +339,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
         Err(_) => Err(JobError::Lost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_no_older_than_its_sources() {
+        let of = |ms: u64| BlockId(ulid::Ulid::from_parts(ms, 1));
+        let made = |now_ms, sources: &[BlockId]| new_id(now_ms, sources).0.timestamp_ms();
+        assert_eq!(made(9_000, &[of(1_000), of(5_000)]), 9_000);
+        assert_eq!(made(2_000, &[of(1_000), of(5_000)]), 5_000, "our clock is behind");
+        assert_eq!(made(-1, &[]), 0);
     }
 }

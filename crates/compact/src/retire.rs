@@ -1,14 +1,14 @@
 //! What is out of retention goes: blocks are marked, and those of which only some series go are rewritten.
 //!
-//! A rewrite works under the lease of the block's group. Blocks that were looked through without finding a series that goes are
-//! remembered for as long as the process lives, so they are downloaded once a rule.
+//! A rewrite works under the lease of the block's group. Blocks that were looked through without finding a series that goes, or that are
+//! damaged, are remembered for as long as the process lives, so they are downloaded once a rule.
 
 use std::sync::Arc;
 
 use chronolith_bucket::{DeletionMark, Error, carry_marks};
 use chronolith_tsdb::block::BlockMeta;
 
-use crate::compactor::Compactor;
+use crate::compactor::{Compactor, Outcome};
 use crate::group::GroupKey;
 use crate::job::{self, DELETION_MARK, JobError};
 use crate::lease::Lease;
@@ -23,6 +23,10 @@ pub(crate) struct Done {
     /// Blocks marked or rewritten.
     pub(crate) changed: usize,
     pub(crate) failed: usize,
+    /// Blocks left to other workers.
+    pub(crate) busy: usize,
+    /// Of these, those whose workers may be dead.
+    pub(crate) silent: usize,
 }
 
 /// Applies the retention to what the last look found.
@@ -50,7 +54,12 @@ pub(crate) async fn run(c: &Compactor, view: &View) -> Result<Done, Error> {
                 c.metrics.todo_deletions.dec();
             }
             Verdict::Rewrite(expired) => match step(c, &meta, expired).await {
-                Ok(changed) => done.changed += usize::from(changed),
+                Ok(Outcome::Changed { .. }) => done.changed += 1,
+                Ok(Outcome::Busy { alive }) => {
+                    done.busy += 1;
+                    done.silent += usize::from(!alive);
+                }
+                Ok(_) => {}
                 Err(JobError::Stale(_) | JobError::Lost) => {}
                 Err(err) => {
                     tracing::error!(role = "compact", block = %meta.ulid, err = err.chain(), "series out of retention stay");
@@ -62,26 +71,27 @@ pub(crate) async fn run(c: &Compactor, view: &View) -> Result<Done, Error> {
     Ok(done)
 }
 
-/// Rewrites a block without the series that go; false when there was nothing to do, or another worker is at it.
-async fn step(c: &Compactor, meta: &Arc<BlockMeta>, expired: Expired) -> Result<bool, JobError> {
+/// Rewrites a block without the series that go, unless there are none, or another worker is at it.
+async fn step(c: &Compactor, meta: &Arc<BlockMeta>, expired: Expired) -> Result<Outcome, JobError> {
     let looked = (meta.ulid, expired.name.clone());
     if c.retained.lock().contains(&looked) {
-        return Ok(false);
+        return Ok(Outcome::Nothing);
     }
     let key = GroupKey::of(meta);
     let lease = match c.claim(&key.name(), &format!("retention {}", meta.ulid)).await? {
         Ok(lease) => lease,
-        Err(_) => return Ok(false),
+        Err(busy) => return Ok(busy),
     };
     let result = tokio::select! {
         done = work(c, &key, meta, expired, &lease) => done,
         () = c.stop.cancelled() => Err(JobError::Lost),
     };
     lease.release().await;
-    if matches!(result, Ok(false)) {
+    // Nor is a damaged block downloaded at each iteration, to fail again.
+    if matches!(result, Ok(false) | Err(JobError::BadBlock { .. })) {
         c.retained.lock().insert(looked);
     }
-    result
+    result.map(|changed| if changed { Outcome::Changed { compacted: false } } else { Outcome::Nothing })
 }
 
 async fn work(
@@ -96,7 +106,7 @@ async fn work(
     let _space = job::reserve(c, &inputs).await?;
     let dir = c.work.job_dir(&format!("{}-{}", key.name(), meta.ulid))?;
     let input = job::download(c, &inputs, dir.path()).await?.remove(0);
-    let (parent, id) = (dir.path().to_owned(), job::new_id(c.clock.now_ms()));
+    let (parent, id) = (dir.path().to_owned(), job::new_id(c.clock.now_ms(), [&meta.ulid]));
     let rewritten = job::blocking(move || {
         let rewritten = take_out(&expired, &input, &parent, id)?;
         if let Rewritten::Block(made) = &rewritten {

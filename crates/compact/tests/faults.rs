@@ -11,67 +11,14 @@ use chronolith_testkit::{FaultyStore, StoreFaults};
 use futures::stream::BoxStream;
 use object_store::path::Path;
 
-use world::{Content, HOUR_MS, NOW_MS, Series, config, labels, put_block, read, worker};
-
-/// Samples every ten minutes; their values depend on series and time only, so that copies are equal.
-fn series(n: usize, from: i64, to: i64) -> Series {
-    let samples = (from * 6..to * 6).map(|i| (NOW_MS + i * HOUR_MS / 6, (i * 10 + n as i64) as f64));
-    (labels(&[("__name__", "up"), ("n", &n.to_string())]), samples.collect())
-}
-
-/// A group that is ready, one with copies that overlap, and one that has nothing to do.
-async fn fill(bucket: &Bucket) {
-    let (a, b, c) = (labels(&[("g", "a")]), labels(&[("g", "b")]), labels(&[("g", "c")]));
-    for i in 0..5 {
-        let all = (i as usize..i as usize + 3).map(|n| series(n, 2 * i, 2 * i + 2)).collect();
-        put_block(bucket, i as u128 + 1, &a, times(2 * i, 2 * i + 2), all).await;
-    }
-    put_block(bucket, 11, &b, times(0, 2), vec![series(1, 0, 2)]).await;
-    put_block(bucket, 12, &b, times(2, 4), vec![series(1, 2, 4), series(2, 2, 4)]).await;
-    put_block(bucket, 13, &b, times(3, 5), vec![series(3, 3, 5)]).await;
-    put_block(bucket, 21, &c, times(0, 2), vec![series(1, 0, 2)]).await;
-}
-
-fn times(from: i64, to: i64) -> (i64, i64) {
-    (NOW_MS + from * HOUR_MS, NOW_MS + to * HOUR_MS)
-}
-
-/// What is left to do, if anything.
-async fn finished(bucket: &Bucket, before: &Content) {
-    let dir = tempfile::tempdir().unwrap();
-    let w = worker(bucket, dir.path(), config());
-    let report = w.compactor.iterate().await.unwrap();
-    assert_eq!((report.compactions, report.failed, report.busy), (0, 0, 0), "{report:?}");
-    assert!(read(bucket).await == *before);
-    // Five and three blocks became two and two, whatever it took.
-    let later =
-        worker(bucket, &dir.path().join("later"), Config { delete_delay: Duration::ZERO, ..config() });
-    // Marks of a worker whose clock is ahead are due when that time has come.
-    later.clock.advance(6 * HOUR_MS);
-    later.compactor.iterate().await.unwrap();
-    assert_eq!(world::blocks(bucket).await.len(), 2 + 2 + 1);
-    assert!(read(bucket).await == *before);
-}
-
-/// Iterates until nothing is left, in a fresh process.
-async fn finish(bucket: &Bucket, dir: &std::path::Path) {
-    let w = worker(bucket, dir, config());
-    for _ in 0..500 {
-        let report = w.compactor.iterate().await.unwrap();
-        assert_eq!(report.failed, 0, "{report:?}");
-        if report.compactions + report.busy == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(60)).await;
-    }
-    panic!("work is left");
-}
+use world::{
+    Content, HOUR_MS, config, deaths, fill, finish, finished, labels, put_block, read, series, times, worker,
+};
 
 /// Killed at each call to the store in turn: before it has an effect, or after, when only its answer is lost; with
 /// `CHRONOLITH_SOAK` set both at each call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn killed_at_any_call() {
-    use futures::StreamExt;
     let full = Bucket::in_memory();
     fill(&full).await;
     let before = Arc::new(read(&full).await);
@@ -80,16 +27,11 @@ async fn killed_at_any_call() {
     worker(&counted, dir.path(), config()).compactor.iterate().await.unwrap();
     let calls = control.operations();
     assert!(calls > 40, "{calls} calls");
-    let both = std::env::var_os("CHRONOLITH_SOAK").is_some();
-    let deaths = (0..calls).flat_map(|n| [n % 2 == 0, n % 2 != 0].map(|applied| (n, applied)));
-    let deaths: Vec<(u64, bool)> = deaths.filter(|(n, applied)| both || *applied == (n % 2 == 0)).collect();
-    // Several at a time: they wait for the disk.
-    let tries = deaths.into_iter().map(|(n, applied)| {
+    deaths(calls, |n, applied| {
         let (full, before) = (full.clone(), before.clone());
-        tokio::spawn(async move { die_and_come_back(&full, &before, n, applied).await })
-    });
-    let done: Vec<_> = futures::stream::iter(tries).buffer_unordered(8).collect().await;
-    done.into_iter().for_each(|result| result.unwrap());
+        async move { die_and_come_back(&full, &before, n, applied).await }
+    })
+    .await;
 }
 
 async fn die_and_come_back(full: &Bucket, before: &Content, n: u64, applied: bool) {
@@ -178,6 +120,22 @@ async fn bad_blocks_are_isolated() {
     let left = world::blocks(&bucket).await;
     assert!(left.contains(&ids[1]) && left.contains(&ids[6]));
     drop(before);
+}
+
+/// A deletion mark that says nothing is none: its block is compacted, and marked and deleted as any other.
+#[tokio::test]
+async fn a_garbage_deletion_mark_holds_nothing_up() {
+    for garbage in ["", "{", "[1]", "null"] {
+        let bucket = Bucket::in_memory();
+        fill(&bucket).await;
+        let before = read(&bucket).await;
+        for id in world::blocks(&bucket).await.into_iter().step_by(3) {
+            bucket.put(&format!("{id}/deletion-mark.json"), garbage.into()).await.unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        finish(&bucket, dir.path()).await;
+        finished(&bucket, &before).await;
+    }
 }
 
 /// What no index could hold is split, and a crash between the parts is put right.
