@@ -17,6 +17,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use chronolith_model::BlockId;
@@ -176,10 +177,14 @@ impl BucketIndex {
         Ok(size)
     }
 
-    /// Reads it from the bucket, see [`BucketIndex::decode`].
+    /// Reads it from the bucket, see [`BucketIndex::decode`]. A writer whose clock is ahead would have its readers take the index for
+    /// newer than it is and look for too few blocks themselves, so it was listed no later than the bucket says that it was written.
     pub async fn read(bucket: &Bucket, known: BTreeMap<BlockId, Arc<BlockMeta>>) -> Result<Self> {
-        let bytes = bucket.get_max(layout::BUCKET_INDEX, OBJECT_BYTES_MAX).await?;
-        blocking(move || Self::decode(&bytes, &known)).await
+        let (bytes, written) = bucket.get_dated(layout::BUCKET_INDEX, OBJECT_BYTES_MAX).await?;
+        let written_ms = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut index = blocking(move || Self::decode(&bytes, &known)).await?;
+        index.listed_at_ms = index.listed_at_ms.min(i64::try_from(written_ms).unwrap_or(i64::MAX));
+        Ok(index)
     }
 }
 

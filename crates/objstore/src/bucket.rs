@@ -203,6 +203,11 @@ impl Bucket {
         self.measured("get", self.read("get", key, None, bytes_max)).await
     }
 
+    /// The same, with the time at which the store says that it was written.
+    pub async fn get_dated(&self, key: &str, bytes_max: u64) -> Result<(Bytes, SystemTime), BucketError> {
+        self.measured("get", self.read_dated("get", key, None, bytes_max)).await
+    }
+
     /// The bytes of `range` that the object has: fewer than asked for only where the object ends before the range
     /// does. A range that starts behind the end is an error.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
@@ -236,6 +241,16 @@ impl Bucket {
         range: Option<Range<u64>>,
         bytes_max: u64,
     ) -> Result<Bytes, BucketError> {
+        self.read_dated(operation, key, range, bytes_max).await.map(|(bytes, _)| bytes)
+    }
+
+    async fn read_dated(
+        &self,
+        operation: &'static str,
+        key: &str,
+        range: Option<Range<u64>>,
+        bytes_max: u64,
+    ) -> Result<(Bytes, SystemTime), BucketError> {
         let path = self.path(operation, key)?;
         let fail = |e| BucketError::from_store(operation, key, e);
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
@@ -245,13 +260,14 @@ impl Bucket {
             let detail = format!("{expected} bytes, at most {bytes_max} allowed");
             return Err(BucketError::new(operation, key, ErrorKind::LimitExceeded, detail));
         }
+        let written = SystemTime::from(result.meta.last_modified);
         let bytes = result.bytes().await.map_err(fail)?;
         if bytes.len() as u64 != expected {
             let detail = format!("body of {} bytes instead of {expected}", bytes.len());
             return Err(BucketError::new(operation, key, ErrorKind::Unavailable, detail));
         }
         self.inner.metrics.fetched(&self.inner.name, operation, expected);
-        Ok(bytes)
+        Ok((bytes, written))
     }
 
     /// Writes an object, replacing an earlier one.

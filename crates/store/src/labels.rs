@@ -84,6 +84,7 @@ async fn block_values(
 #[async_trait]
 impl Store for BucketStore {
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        self.check_synced()?;
         let deletions = if self.has_nothing_in(request.range) {
             Arc::default()
         } else {
@@ -93,6 +94,7 @@ impl Store for BucketStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
+        self.check_synced()?;
         let (mut questions, mut queried_blocks) = (Vec::new(), Vec::new());
         for block in self.label_blocks(request.range, &request.block_matchers) {
             let external = block.external_labels().clone();
@@ -117,6 +119,7 @@ impl Store for BucketStore {
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
+        self.check_synced()?;
         let (mut questions, mut queried_blocks) = (Vec::new(), Vec::new());
         for block in self.label_blocks(request.range, &request.block_matchers) {
             let plan = ValuesPlan::new(&request, block.external_labels());
@@ -140,6 +143,7 @@ impl Store for BucketStore {
     }
 
     async fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.check_synced()?;
         let snapshot = self.snapshot();
         let label_sets: Vec<Labels> = snapshot.sets.iter().map(|s| s.external.clone()).collect();
         let range = clip(snapshot.range(), self.shared.served_range());
@@ -147,10 +151,10 @@ impl Store for BucketStore {
     }
 
     fn series_at_once(&self, _matchers: &[Matcher], range: TimeRange) -> Option<usize> {
-        self.has_nothing_in(range).then_some(0)
+        (self.is_synced() && self.has_nothing_in(range)).then_some(0)
     }
 
     fn values_at_once(&self, _label: &str, _matchers: &[Matcher], range: TimeRange) -> Option<usize> {
-        self.has_nothing_in(range).then_some(0)
+        (self.is_synced() && self.has_nothing_in(range)).then_some(0)
     }
 }

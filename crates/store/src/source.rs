@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chronolith_bucket::{
     BlockFilter, BlockFinder, BucketBlock, DeletionWatch, FetchOptions, FinderOptions, HeaderSource,
@@ -15,6 +16,7 @@ use chronolith_cache::CacheError;
 use chronolith_model::TimeRange;
 use chronolith_objstore::Bucket;
 use chronolith_service::{Clock, Metrics};
+use chronolith_storeapi::StoreError;
 use futures::StreamExt;
 use parking_lot::RwLock;
 
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     caches: Caches,
     budget: Arc<ReadBudget>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// A look at the bucket has worked: before that, no blocks known does not mean that there are none.
+    synced: AtomicBool,
     /// What is masked until a rewrite takes it out.
     pub(crate) deletions: DeletionWatch,
     pub(crate) metrics: StoreMetrics,
@@ -79,8 +83,9 @@ impl BucketStore {
         let index_age_max = (!age_max.is_zero()).then_some(age_max);
         let finder = BlockFinder::new(bucket.clone(), FinderOptions { fetch: options, index_age_max });
         let (snapshot, deletions) = (RwLock::default(), DeletionWatch::new(Some(bucket.clone())));
-        let metrics = store_metrics;
-        let shared = Shared { bucket, config, clock, finder, caches, budget, snapshot, deletions, metrics };
+        let (metrics, synced) = (store_metrics, AtomicBool::new(false));
+        let shared =
+            Shared { bucket, config, clock, finder, caches, budget, snapshot, synced, deletions, metrics };
         Ok(BucketStore { shared: Arc::new(shared) })
     }
 
@@ -138,6 +143,7 @@ impl BucketStore {
             before.by_id.values().filter(|b| !by_id.contains_key(&b.id())).cloned().collect();
         report.dropped = dropped.len();
         *s.snapshot.write() = Arc::new(Snapshot::new(by_id));
+        s.synced.store(true, Ordering::SeqCst);
         s.metrics.blocks_loaded.set(report.loaded as i64);
         s.metrics.block_drops.inc_by(dropped.len() as u64);
         for block in dropped {
@@ -202,6 +208,18 @@ impl BucketStore {
     /// Number of blocks served.
     pub fn block_count(&self) -> usize {
         self.snapshot().by_id.len()
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.shared.synced.load(Ordering::SeqCst)
+    }
+
+    /// Fails before the first sync: an empty answer would be taken for a complete one.
+    pub(crate) fn check_synced(&self) -> Result<(), StoreError> {
+        match self.is_synced() {
+            true => Ok(()),
+            false => Err(StoreError::unavailable("the bucket was not looked through yet")),
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

@@ -67,6 +67,29 @@ async fn new_and_deleted_blocks_are_seen_past_the_index() {
     assert_eq!(store.sync().await.unwrap().loaded, 0);
 }
 
+/// Blocks made after the listing are seen, and the index gets old, whatever time its writer believes it is.
+#[tokio::test]
+async fn a_writer_whose_clock_is_ahead_hides_nothing() {
+    use chronolith_service::{Clock, SystemClock};
+    let bucket = Bucket::in_memory();
+    let now_ms = SystemClock.now_ms();
+    let old = id_at(now_ms - 86_400_000, 1);
+    put_block_as(old, &bucket, &external(), 0, counters("m", 1, T0, 60_000, 10)).await;
+    for hours in [5, 5000] {
+        write_index(&bucket, now_ms + hours * 3_600_000).await;
+        let newer = id_at(now_ms + hours, 1);
+        put_block_as(newer, &bucket, &external(), 0, counters("m", 1, T0, 60_000, 10)).await;
+        let opened = open_with(&bucket, |_| {});
+        opened.clock.set(now_ms);
+        let store = &opened.store;
+        let report = store.sync().await.unwrap();
+        let blocks = look(&bucket).await.blocks.len();
+        assert_eq!((report.index, report.loaded), (Some(IndexUse::Used), blocks), "{hours} h ahead");
+        opened.clock.set(now_ms + 2 * 3_600_000);
+        assert_eq!(store.sync().await.unwrap().index, Some(IndexUse::Old), "{hours} h ahead");
+    }
+}
+
 #[tokio::test]
 async fn blocks_that_the_writer_could_not_read_are_looked_at() {
     let server = S3Server::start();

@@ -112,20 +112,9 @@ async fn damaged_objects_are_named_and_the_rest_answers() {
             s.put_object(&key, bytes.slice(..bytes.len() / 2));
         }),
         ("index over its symbols", "index", |s, id| {
-            // The first series' first name is symbol 127, of a handful; the entry's checksum is right.
             let key = layout::key(id, layout::INDEX);
             let mut bytes = s.object(&key).unwrap().to_vec();
-            let toc = bytes.len() - 52;
-            let series = u64::from_be_bytes(bytes[toc + 8..toc + 16].try_into().unwrap()) as usize;
-            let entry = series.next_multiple_of(16);
-            let (len, head) = match bytes[entry] {
-                low if low < 0x80 => (usize::from(low), 1),
-                low => (usize::from(low & 0x7F) | usize::from(bytes[entry + 1]) << 7, 2),
-            };
-            let data = entry + head..entry + head + len;
-            bytes[data.start + 1] = 0x7F;
-            let crc = chronolith_tsdb::crc32c(&bytes[data.clone()]);
-            bytes[data.end..data.end + 4].copy_from_slice(&crc.to_be_bytes());
+            chronolith_testkit::damage::index_over_symbols(&mut bytes);
             s.put_object(&key, bytes);
         }),
     ];
@@ -162,6 +151,29 @@ async fn blocks_that_vanish_under_a_stale_listing_are_warnings() {
     // The next look knows.
     opened.store.sync().await.unwrap();
     assert_eq!(warnings(&*opened.store).await, (5 * 300, Vec::new()));
+}
+
+/// Who has not seen the bucket does not say that it is empty.
+#[tokio::test]
+async fn before_the_first_look_there_is_no_answer() {
+    let server = S3Server::start();
+    let bucket = server.bucket();
+    block(&bucket, 0).await;
+    server.set_faults(S3Faults { refuse: true, ..S3Faults::default() });
+    let opened = open_with(&bucket, |_| {});
+    let store = &*opened.store;
+    opened.store.sync().await.unwrap_err();
+    let unavailable = |e: chronolith_storeapi::StoreError| assert_eq!(e.kind(), ErrorKind::Unavailable);
+    unavailable(collect(store, by_name("m")).await.unwrap_err());
+    unavailable(store.info().await.unwrap_err());
+    assert_eq!(store.series_at_once(&[], chronolith_model::TimeRange::ALL), None, "it has to be asked");
+    server.set_faults(S3Faults::default());
+    opened.store.sync().await.unwrap();
+    assert_eq!(warnings(store).await, (5 * 300, Vec::new()));
+    // Later a listing that fails leaves what is known.
+    server.set_faults(S3Faults { refuse: true, ..S3Faults::default() });
+    opened.store.sync().await.unwrap_err();
+    assert_eq!(store.info().await.unwrap().label_sets.len(), 1);
 }
 
 #[tokio::test]
