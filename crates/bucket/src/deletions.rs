@@ -1,7 +1,8 @@
 //! Requests to delete series: recorded in the bucket, honoured by every reader, applied when blocks are rewritten.
 //!
 //! ```text
-//! chronolith/deletions/<ULID>.json   one request; Thanos and Prometheus skip what is not below a ULID
+//! chronolith/deletions/<ULID>.json     one request; Thanos and Prometheus skip what is not below a ULID
+//! chronolith/deletions/<ULID>.looked   blocks in which a compactor found nothing of it, see [`Looked`]
 //! ```
 //!
 //! Until a rewrite has taken the samples out, readers mask them: [`Deletions::mask`] gives what concerns one producer,
@@ -9,6 +10,7 @@
 //! to it is not masked for it. A request never changes; revoking it removes the object, and what was not rewritten yet is
 //! back. A crash between two rewrites leaves a request that is applied to some blocks and masked in the others.
 
+mod looked;
 mod mask;
 mod watch;
 
@@ -20,7 +22,9 @@ use chronolith_tsdb::block::BlockMeta;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+pub use looked::Looked;
 pub use mask::Mask;
+pub(crate) use mask::hides_chunk;
 pub use watch::DeletionWatch;
 
 use crate::{Error, Result};
@@ -114,6 +118,7 @@ impl DeletionRequest {
         if there {
             bucket.delete(&key).await?;
         }
+        Looked::remove(bucket, id).await?;
         Ok(there)
     }
 
@@ -154,6 +159,13 @@ pub struct Deletion {
     pub request: DeletionRequest,
 }
 
+impl Deletion {
+    /// True when the block's labels and times do not rule out that it has something of the request, and no rewrite took that out.
+    pub fn concerns(&self, meta: &BlockMeta) -> bool {
+        Deletions { all: vec![self.clone()] }.mask_of(meta).is_some()
+    }
+}
+
 /// All requests of a bucket at one moment, by age.
 #[derive(Clone, Debug, Default)]
 pub struct Deletions {
@@ -189,6 +201,11 @@ impl Deletions {
     /// True when nothing is to be masked anywhere.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// True when something is to be masked in `range`.
+    pub fn any_in(&self, range: TimeRange) -> bool {
+        self.all.iter().any(|d| d.request.range().overlaps(&range))
     }
 
     /// What concerns series with these external labels in `range`; `None` when nothing does. `applied` are requests that a

@@ -8,6 +8,7 @@
 //! [`Limiter`] before it is read. Batches come in label order; two are made ahead of the consumer, so memory is
 //! bounded by a few batches whatever the selection. No whole index and no whole segment is ever read.
 
+mod hidden;
 mod limits;
 mod postings;
 mod ranges;
@@ -25,7 +26,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::upload::blocking;
-use crate::{ChunkCache, Error, HeaderSource, IndexCache, IndexHeader, Result, layout};
+use crate::{ChunkCache, Error, HeaderSource, IndexCache, IndexHeader, Mask, Result, layout};
 use limits::Held;
 pub use limits::{Limiter, Limits, QueryStats, ReadBudget, StatsSnapshot};
 use read::Reader;
@@ -53,6 +54,9 @@ pub struct SelectRequest {
     pub range: TimeRange,
     /// Labels only.
     pub skip_chunks: bool,
+    /// What is deleted of the block. Series of which nothing is left in the range are left out, and chunks of which nothing is
+    /// left are not read; what is deleted inside of the others is for the reader to take out.
+    pub mask: Option<Arc<Mask>>,
     /// Shared by the blocks of one request.
     pub limiter: Arc<Limiter>,
     /// Shared by the blocks of one request.
@@ -63,7 +67,7 @@ impl SelectRequest {
     /// A request without limits.
     pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
         let (limiter, stats) = (Arc::default(), Arc::default());
-        SelectRequest { matchers: matchers.into(), range, skip_chunks: false, limiter, stats }
+        SelectRequest { matchers: matchers.into(), range, skip_chunks: false, mask: None, limiter, stats }
     }
 }
 
@@ -145,8 +149,9 @@ impl BucketBlock {
             if !found.check_labels {
                 request.limiter.series(block.meta.ulid, found.refs.len() as u64)?;
             }
-            let (refs, check_labels) = (found.refs, found.check_labels);
-            Ok::<_, Error>(Reader { block, header, request: Arc::new(request), refs, check_labels }.stream())
+            let (refs, check_labels, request) = (found.refs, found.check_labels, Arc::new(request));
+            let reader = Reader { block, header, request, refs, check_labels, hidden: false };
+            Ok::<_, Error>(reader.stream())
         };
         futures::stream::once(opened).try_flatten().boxed()
     }
@@ -154,7 +159,8 @@ impl BucketBlock {
     /// The names of the labels of series that match, sorted. Without matchers the header alone answers.
     pub async fn label_names(self: &Arc<Self>, request: SelectRequest) -> Result<Vec<String>> {
         if request.matchers.is_empty() {
-            return Ok(self.header().await?.label_names());
+            let names = self.header().await?.label_names();
+            return self.names_left(names, request).await;
         }
         let mut names = std::collections::BTreeSet::new();
         let mut batches = self.select(SelectRequest { skip_chunks: true, ..request });
@@ -172,11 +178,12 @@ impl BucketBlock {
     /// answers.
     pub async fn label_values(self: &Arc<Self>, name: &str, request: SelectRequest) -> Result<Vec<String>> {
         if request.matchers.iter().all(|m| m.name == name) {
-            let (header, name) = (self.header().await?, name.to_owned());
-            return blocking(move || {
-                header.label_values(&name, &mut |value| request.matchers.iter().all(|m| m.matches(value)))
+            let (header, of, matchers) = (self.header().await?, name.to_owned(), request.matchers.clone());
+            let values = blocking(move || {
+                header.label_values(&of, &mut |value| matchers.iter().all(|m| m.matches(value)))
             })
-            .await;
+            .await?;
+            return self.values_left(name, values, request).await;
         }
         let mut values = std::collections::BTreeSet::new();
         let mut batches = self.select(SelectRequest { skip_chunks: true, ..request });

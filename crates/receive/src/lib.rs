@@ -16,6 +16,7 @@ mod forward;
 mod handoff;
 pub mod hashring;
 mod ingest;
+mod labels;
 pub mod limits;
 mod maintenance;
 mod metrics;

@@ -28,6 +28,7 @@ use chronolith_tsdb::block::{Block, Select};
 use chronolith_tsdb::db::Db;
 use chronolith_tsdb::head::{Head, HeadSelect};
 
+use crate::labels::TenantLabels;
 use crate::tenants::Tenants;
 
 /// Series fetched from a head between two looks for new blocks.
@@ -138,7 +139,7 @@ impl Store for TenantsStore {
                 let head = if block_matchers.is_empty() { db.head(&tenant) } else { None };
                 let head = head.map(|head| match newest_only {
                     true => head.select_newest(&query.matchers, range),
-                    false => head.select(&query.matchers, range, skip_chunks),
+                    false => head.select(&query.matchers, range, query.is_bare()),
                 });
                 let blocks: Vec<_> = db.blocks(&tenant).into_iter().filter(|b| wanted(b.id())).collect();
                 for block in &blocks {
@@ -163,22 +164,17 @@ impl Store for TenantsStore {
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
         let asked = request.clone();
+        let deletions = self.deletions.current().await;
+        let looks_up = deletions.any_in(request.range);
         let read = move |union: &mut LabelSetUnion, db: &Db, tenant: &TenantId, external: &Labels| {
-            add_label_names(union, &asked, external, |matchers| {
-                let mut names = Vec::new();
-                if let Some(head) = db.head(tenant) {
-                    names.extend(head.label_names(matchers, asked.range));
-                }
-                for block in db.blocks(tenant) {
-                    let found = block.label_names(matchers, asked.range);
-                    names.extend(found.map_err(|e| block_error(&block, e))?);
-                }
-                Ok(names)
-            })
+            let labels = TenantLabels::new(db, tenant, external, asked.range, &deletions);
+            add_label_names(union, &asked, external, |matchers| labels.names(matchers))
         };
         let bound = |head: &Head, matchers: &[Matcher]| head.names_bound(matchers);
         let union = match self.heads_only(&request.matchers, request.range, bound) {
-            Some(n) if n <= VALUES_AT_ONCE => self.for_each_tenant_here(LabelSetUnion::default(), read)?,
+            Some(n) if n <= VALUES_AT_ONCE && !looks_up => {
+                self.for_each_tenant_here(LabelSetUnion::default(), read)?
+            }
             _ => self.for_each_tenant(LabelSetUnion::default(), read).await?,
         };
         Ok(union.names(&request))
@@ -186,29 +182,26 @@ impl Store for TenantsStore {
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
         let asked = request.clone();
+        let deletions = self.deletions.current().await;
+        let looks_up = deletions.any_in(request.range);
         let read = move |union: &mut LabelSetUnion, db: &Db, tenant: &TenantId, external: &Labels| {
+            let labels = TenantLabels::new(db, tenant, external, asked.range, &deletions);
             match ValuesPlan::new(&asked, external) {
                 ValuesPlan::Nothing => {}
                 ValuesPlan::External { value, matchers } => {
-                    if has_series(db, tenant, &matchers, asked.range)? {
+                    if labels.has_series(&matchers)? {
                         union.extend([value]);
                     }
                 }
-                ValuesPlan::Read(matchers) => {
-                    if let Some(head) = db.head(tenant) {
-                        union.extend(head.label_values(&asked.label, &matchers, asked.range));
-                    }
-                    for block in db.blocks(tenant) {
-                        let values = block.label_values(&asked.label, &matchers, asked.range);
-                        union.extend(values.map_err(|e| block_error(&block, e))?);
-                    }
-                }
+                ValuesPlan::Read(matchers) => union.extend(labels.values(&asked.label, &matchers)?),
             }
             Ok(())
         };
         let found = self.values_at_once(&request.label, &request.matchers, request.range);
         let union = match found {
-            Some(n) if n <= VALUES_AT_ONCE => self.for_each_tenant_here(LabelSetUnion::default(), read)?,
+            Some(n) if n <= VALUES_AT_ONCE && !looks_up => {
+                self.for_each_tenant_here(LabelSetUnion::default(), read)?
+            }
             _ => self.for_each_tenant(LabelSetUnion::default(), read).await?,
         };
         Ok(union.values(&request))
@@ -253,32 +246,11 @@ pub(crate) fn time_range(db: &Db, tenant: &TenantId) -> Option<TimeRange> {
     head.into_iter().chain(blocks).reduce(|a, b| TimeRange::new(a.mint.min(b.mint), a.maxt.max(b.maxt)))
 }
 
-fn has_series(
-    db: &Db,
-    tenant: &TenantId,
-    matchers: &[Matcher],
-    range: TimeRange,
-) -> Result<bool, StoreError> {
-    if matchers.is_empty() {
-        return Ok(time_range(db, tenant).is_some_and(|r| r.overlaps(&range)));
-    }
-    if db.head(tenant).is_some_and(|head| head.select(matchers, range, true).next().is_some()) {
-        return Ok(true);
-    }
-    for block in db.blocks(tenant) {
-        let mut select = block.select_labels(matchers, range).map_err(|e| block_error(&block, e))?;
-        if select.next().transpose().map_err(|e| block_error(&block, e))?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 fn block_label(tenant: &TenantId, block: BlockId) -> String {
     format!("tenant {tenant}, block {block}")
 }
 
-fn block_error(block: &Block, error: chronolith_tsdb::Error) -> StoreError {
+pub(crate) fn block_error(block: &Block, error: chronolith_tsdb::Error) -> StoreError {
     read_error(error).within(&format!("block {}", block.id()))
 }
 
@@ -303,15 +275,24 @@ impl Query {
         Query { range, ..self.clone() }
     }
 
+    /// No chunks are needed: they are not asked for, nor to tell whether something is left of a series.
+    fn is_bare(&self) -> bool {
+        self.skip_chunks && self.mask.is_none()
+    }
+
     /// Leaves out of a series' chunks what is deleted; false when nothing is left.
     fn unmasked(&self, labels: &Labels, chunks: &mut Vec<Chunk>) -> Result<bool, StoreError> {
         let Some(mask) = &self.mask else { return Ok(true) };
+        if self.skip_chunks {
+            let times = chunks.drain(..).map(|c| c.time_range());
+            return Ok(!mask.hides(labels, times.collect::<Vec<_>>(), self.range));
+        }
         let left = mask.apply(labels, chunks, self.range);
         left.map_err(|e| StoreError::corrupt(format!("chunk of {labels}")).with_source(e))
     }
 
     fn open(&self, block: &Block) -> Result<Select, StoreError> {
-        let select = if self.skip_chunks {
+        let select = if self.is_bare() {
             block.select_labels(&self.matchers, self.range)
         } else {
             block.select(&self.matchers, self.range)

@@ -213,3 +213,61 @@ async fn a_cut_in_the_middle_of_a_stream_loses_nothing() {
     assert_eq!(rest[..], before[first.len()..]);
     assert_eq!(counts(store.series(request()).await.unwrap()).await, before);
 }
+
+/// The requests of `dir`'s bucket, which holds one: series that match in the range.
+async fn deleting(matchers: &[Matcher], range: TimeRange) -> DeletionWatch {
+    let bucket = chronolith_objstore::Bucket::in_memory();
+    let now_ms = T0 + 1_000_000_000;
+    let request = chronolith_bucket::DeletionRequest::new(&[matchers.to_vec()], range, "", now_ms);
+    request.write(&bucket).await.unwrap();
+    DeletionWatch::new(Some(bucket))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_of_deleted_series_are_not_told() {
+    for cut in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (tenants, db) = open(&dir, &Labels::empty());
+        let tenant = TenantId::new("a").unwrap();
+        let one = |pairs: &[(&str, &str)]| {
+            let points = (0..10).map(|k| (T0 + k * STEP_MS, k as f64)).collect();
+            (Labels::from_pairs(pairs.iter().copied()).unwrap(), points)
+        };
+        write(
+            &db,
+            &tenant,
+            &[
+                one(&[("__name__", "m"), ("instance", "1"), ("job", "a")]),
+                one(&[("__name__", "m"), ("instance", "1"), ("job", "b"), ("secret", "x")]),
+                one(&[("__name__", "m"), ("instance", "2"), ("job", "b")]),
+            ],
+        );
+        if cut {
+            db.cut_all(&tenant).unwrap();
+        }
+        let deletions = deleting(&[Matcher::equal("job", "b")], TimeRange::new(T0, T0 + 8 * STEP_MS)).await;
+        let store = TenantsStore::new(tenants).with_deletions(deletions);
+        let before = TimeRange::new(T0, T0 + 8 * STEP_MS);
+        let values = async |label: &str, range, matchers: &[Matcher]| {
+            let request = LabelValuesRequest::new(label, range, matchers.to_vec());
+            store.label_values(request).await.unwrap().values
+        };
+        let names = async |range, matchers: &[Matcher]| {
+            let request = LabelNamesRequest::new(range, matchers.to_vec());
+            store.label_names(request).await.unwrap().names
+        };
+        assert_eq!(values("job", before, &[]).await, ["a"], "{cut}");
+        assert_eq!(values("instance", before, &[]).await, ["1"]);
+        assert_eq!(values("job", before, &[Matcher::equal("__name__", "m")]).await, ["a"]);
+        assert_eq!(values("tenant_id", before, &[]).await, ["a"]);
+        assert_eq!(values("tenant_id", before, &[Matcher::equal("job", "b")]).await, [""; 0]);
+        assert_eq!(names(before, &[]).await, ["__name__", "instance", "job", "tenant_id"]);
+        assert_eq!(names(before, &[Matcher::equal("instance", "2")]).await, [""; 0]);
+        let request = |range| SeriesRequest { skip_chunks: true, range, ..request() };
+        assert_eq!(counts(store.series(request(before)).await.unwrap()).await.len(), 1);
+        // The last sample of each is there.
+        assert_eq!(values("job", TimeRange::ALL, &[]).await, ["a", "b"]);
+        assert_eq!(names(TimeRange::ALL, &[]).await.len(), 5);
+        assert_eq!(counts(store.series(request(TimeRange::ALL)).await.unwrap()).await.len(), 3);
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chronolith_bucket::{BucketBlock, SelectRequest};
+use chronolith_bucket::{BucketBlock, Deletions, SelectRequest};
 use chronolith_model::{Labels, Matcher, TimeRange};
 use chronolith_storeapi::local::{LabelSetUnion, ValuesPlan, strip_external};
 use chronolith_storeapi::{
@@ -34,9 +34,21 @@ impl BucketStore {
         self.label_blocks(range, &[]).is_empty()
     }
 
-    fn label_select(&self, matchers: Vec<Matcher>, range: TimeRange) -> SelectRequest {
+    /// What is deleted; nobody looks where there is nothing to read.
+    async fn deletions_in(&self, range: TimeRange) -> Arc<Deletions> {
+        if self.has_nothing_in(range) { Arc::default() } else { self.shared.deletions.current().await }
+    }
+
+    fn label_select(
+        &self,
+        block: &BucketBlock,
+        matchers: Vec<Matcher>,
+        range: TimeRange,
+        deletions: &Deletions,
+    ) -> SelectRequest {
         let limiter = Arc::new(self.shared.limiter());
-        SelectRequest { limiter, skip_chunks: true, ..SelectRequest::new(matchers, range) }
+        let mask = deletions.mask_of(block.meta()).map(Arc::new);
+        SelectRequest { limiter, skip_chunks: true, mask, ..SelectRequest::new(matchers, range) }
     }
 
     /// Runs the questions to the blocks and collects answers and warnings.
@@ -75,7 +87,12 @@ async fn block_values(
         ValuesPlan::Nothing => Ok(Vec::new()),
         ValuesPlan::Read(_) => block.label_values(label, select).await,
         ValuesPlan::External { value, matchers } => {
-            let any = matchers.is_empty() || block.select(select).try_next().await?.is_some();
+            let any = match (matchers.is_empty(), &select.mask) {
+                (true, None) => true,
+                // Every series has a label.
+                (true, Some(_)) => !block.label_names(select).await?.is_empty(),
+                (false, _) => block.select(select).try_next().await?.is_some(),
+            };
             Ok(if any { vec![value] } else { Vec::new() })
         }
     }
@@ -85,22 +102,19 @@ async fn block_values(
 impl Store for BucketStore {
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
         self.check_synced()?;
-        let deletions = if self.has_nothing_in(request.range) {
-            Arc::default()
-        } else {
-            self.shared.deletions.current().await
-        };
+        let deletions = self.deletions_in(request.range).await;
         self.series_stream(request, &deletions)
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelNames, StoreError> {
         self.check_synced()?;
         let (mut questions, mut queried_blocks) = (Vec::new(), Vec::new());
+        let deletions = self.deletions_in(request.range).await;
         for block in self.label_blocks(request.range, &request.block_matchers) {
             let external = block.external_labels().clone();
             let Some(matchers) = strip_external(&request.matchers, &external) else { continue };
             queried_blocks.push(block.id());
-            let select = self.label_select(matchers, request.range);
+            let select = self.label_select(&block, matchers, request.range, &deletions);
             questions.push(
                 async move {
                     let mut names = block.label_names(select).await;
@@ -121,6 +135,7 @@ impl Store for BucketStore {
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelValues, StoreError> {
         self.check_synced()?;
         let (mut questions, mut queried_blocks) = (Vec::new(), Vec::new());
+        let deletions = self.deletions_in(request.range).await;
         for block in self.label_blocks(request.range, &request.block_matchers) {
             let plan = ValuesPlan::new(&request, block.external_labels());
             let matchers = match &plan {
@@ -128,7 +143,7 @@ impl Store for BucketStore {
                 ValuesPlan::Read(matchers) | ValuesPlan::External { matchers, .. } => matchers.clone(),
             };
             queried_blocks.push(block.id());
-            let select = self.label_select(matchers, request.range);
+            let select = self.label_select(&block, matchers, request.range, &deletions);
             let label = request.label.as_str();
             questions.push(
                 async move {

@@ -68,10 +68,12 @@ impl BucketStore {
                 if !is_chosen(block.id(), &request.block_matchers) {
                     continue;
                 }
+                let mask = deletions.mask_of(block.meta()).map(Arc::new);
                 let select = SelectRequest {
                     matchers: matchers.clone(),
                     range: request.range,
                     skip_chunks: request.skip_chunks,
+                    mask: mask.clone(),
                     limiter: limiter.clone(),
                     stats: stats.clone(),
                 };
@@ -79,7 +81,8 @@ impl BucketStore {
                 queried.push(block.id());
                 let shape = Shape {
                     aggregates: request.aggregates,
-                    mask: deletions.mask_of(block.meta()),
+                    // Without chunks there is nothing to take it out of.
+                    mask: mask.filter(|_| !request.skip_chunks),
                     range: clip(request.range, block.meta().time_range()),
                 };
                 let stream = block_stream(block, select, &plan, shape, fatal.clone());
@@ -196,8 +199,8 @@ type Series = VecDeque<(chronolith_model::Labels, Vec<AggrChunk>)>;
 /// What becomes of a block's series on their way out.
 struct Shape {
     aggregates: AggregateSet,
-    /// What is deleted of the block and still in it.
-    mask: Option<Mask>,
+    /// What is deleted of the block and still in its chunks.
+    mask: Option<Arc<Mask>>,
     /// What was asked of the block.
     range: TimeRange,
 }

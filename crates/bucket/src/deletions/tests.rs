@@ -52,8 +52,26 @@ async fn a_mask_reaches_its_tenant_its_series_and_its_range_only() {
     assert_eq!(chunks, encode_floats(&[90, 210], &[1.0, 4.0]));
     let mut gone = encode_floats(&[110, 190], &[2.0, 3.0]);
     assert!(!mask.apply(&labels(&[("job", "b")]), &mut gone, TimeRange::ALL).unwrap());
-    assert!(!mask.apply(&labels(&[("job", "b")]), &mut Vec::new(), TimeRange::new(150, 160)).unwrap());
-    assert!(mask.apply(&labels(&[("job", "b")]), &mut Vec::new(), TimeRange::new(150, 260)).unwrap());
+}
+
+#[test]
+fn a_series_is_hidden_when_nothing_of_its_chunks_is_left_in_what_was_asked() {
+    let mut mask = Mask::default();
+    let id: BlockId = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+    mask.add(id, vec![Matcher::equal("job", "a")], TimeRange::new(100, 199));
+    mask.add(id, vec![Matcher::equal("job", "a")], TimeRange::new(200, 300));
+    let a = labels(&[("job", "a")]);
+    let hides = |chunks: &[(i64, i64)], range: (i64, i64)| {
+        let chunks = chunks.iter().map(|c| TimeRange::new(c.0, c.1));
+        mask.hides(&a, chunks, TimeRange::new(range.0, range.1))
+    };
+    assert!(hides(&[(100, 150), (160, 300)], (0, 1000)), "ranges that touch are one");
+    assert!(!hides(&[(100, 150), (160, 301)], (0, 1000)));
+    assert!(hides(&[(100, 150), (160, 301)], (0, 300)), "what is left lies behind what was asked");
+    assert!(!mask.hides(&labels(&[("job", "b")]), [TimeRange::new(150, 160)], TimeRange::ALL));
+    assert!(!mask.hides_all(TimeRange::new(100, 300)));
+    mask.add(id, vec![], TimeRange::new(50, 250));
+    assert!(mask.hides_all(TimeRange::new(50, 250)) && !mask.hides_all(TimeRange::new(50, 251)));
 }
 
 #[test]
@@ -92,4 +110,19 @@ async fn a_watch_looks_again_after_its_time_and_not_before() {
     watch.forget();
     assert_eq!(watch.current().await.all.len(), 1, "what was known holds on");
     assert!(DeletionWatch::new(None).current().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_looked_through_goes_with_its_request() {
+    let bucket = Bucket::in_memory();
+    let request = DeletionRequest::new(&of_tenant("x"), TimeRange::ALL, "", 1000);
+    request.write(&bucket).await.unwrap();
+    let id: BlockId = request.id.parse().unwrap();
+    assert_eq!(Looked::read(&bucket, id).await.unwrap(), Looked::default());
+    let looked = Looked { blocks: BTreeSet::from([id, derived_source(id, "x")]) };
+    looked.write(&bucket, id).await.unwrap();
+    assert_eq!(Looked::read(&bucket, id).await.unwrap(), looked);
+    assert_eq!(Deletions::read(&bucket).await.unwrap().all.len(), 1, "no request");
+    assert!(DeletionRequest::revoke(&bucket, id).await.unwrap());
+    assert_eq!(Looked::read(&bucket, id).await.unwrap(), Looked::default());
 }

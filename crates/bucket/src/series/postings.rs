@@ -108,7 +108,7 @@ impl BucketBlock {
     }
 
     /// The decoded lists of `places`, in their order.
-    async fn fetch_lists(
+    pub(super) async fn fetch_lists(
         &self,
         header: &Arc<IndexHeader>,
         places: Vec<PostingsRange>,

@@ -14,11 +14,12 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::ranges::{Part, join};
 use super::{BlockSeries, BucketBlock, CONCURRENT_REQUESTS, Held, RANGE_BYTES_MAX, SelectRequest};
+use crate::deletions::hides_chunk;
 use crate::{Error, IndexHeader, Result, layout};
 
 /// References whose entries are read together: enough to join ranges, few enough (some hundred KiB) to begin the
 /// answer soon.
-const SERIES_BATCH: usize = 2000;
+pub(super) const SERIES_BATCH: usize = 2000;
 /// Series entries further apart than this are separate requests.
 const SERIES_GAP_BYTES_MAX: u64 = 128 << 10;
 /// Size of an entry of which nothing is known; Thanos's figure.
@@ -36,9 +37,10 @@ const BATCHES_AHEAD: usize = 2;
 const ITEM_BYTES_MAX: u64 = 64 << 20;
 
 /// A decoded series whose chunks are still in the bucket.
-struct Pending {
-    labels: Labels,
-    chunks: Vec<ChunkMeta>,
+pub(super) struct Pending {
+    pub(super) series: u32,
+    pub(super) labels: Labels,
+    pub(super) chunks: Vec<ChunkMeta>,
 }
 
 /// One selection under way.
@@ -48,6 +50,8 @@ pub(super) struct Reader {
     pub(super) request: Arc<SelectRequest>,
     pub(super) refs: Vec<u32>,
     pub(super) check_labels: bool,
+    /// The series that the mask hides are wanted, instead of the others.
+    pub(super) hidden: bool,
 }
 
 impl Reader {
@@ -129,7 +133,7 @@ impl Reader {
         Ok(fetched.pop().expect("one part was asked for").1)
     }
 
-    async fn load_series(&self, batch: Range<usize>) -> Result<Vec<Pending>> {
+    pub(super) async fn load_series(&self, batch: Range<usize>) -> Result<Vec<Pending>> {
         let (header, block) = (&self.header, self.block.meta.ulid);
         let refs = &self.refs[batch];
         let cache = self.block.cache.as_ref();
@@ -161,7 +165,8 @@ impl Reader {
             let entry = entry.as_ref().expect("each entry was cached or fetched");
             let (offset, _) = header.series_place(refs[i])?;
             record.decode(header.index_key(), offset, entry, self.request.range)?;
-            if record.chunks.is_empty() {
+            // Of what a mask concerns, nothing is left where it has nothing in the range.
+            if record.chunks.is_empty() && !self.hidden {
                 continue;
             }
             let labels = header.labels(&record, &mut symbols)?;
@@ -172,7 +177,22 @@ impl Reader {
                 }
                 self.request.limiter.series(block, 1)?;
             }
-            out.push(Pending { labels, chunks: record.chunks.clone() });
+            let mut chunks = record.chunks.clone();
+            if let Some(mask) = &self.request.mask {
+                let lost = mask.lost(&labels);
+                let hides = |c: &ChunkMeta| hides_chunk(&lost, c.range(), self.request.range);
+                if self.hidden {
+                    if lost.is_empty() || !chunks.iter().all(hides) {
+                        continue;
+                    }
+                } else if !lost.is_empty() {
+                    chunks.retain(|c| !hides(c));
+                    if chunks.is_empty() {
+                        continue;
+                    }
+                }
+            }
+            out.push(Pending { series: refs[i], labels, chunks });
         }
         let touched = &self.request.stats.series_touched;
         touched.fetch_add(refs.len() as u64, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 mod bucket_index;
 mod caches;
+mod deletions;
 mod faults;
 mod grpc;
 mod hedging;

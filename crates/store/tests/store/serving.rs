@@ -337,3 +337,25 @@ async fn relabel_rules_choose_the_blocks() {
     let sets = opened.store.info().await.unwrap().label_sets;
     assert_eq!(sets, [labels(&[("cluster", "a")]), labels(&[("cluster", "c")])]);
 }
+
+/// A tenant's directory of a Cortex or Mimir bucket: what lies beside the blocks is passed over, and blocks have no external labels.
+#[tokio::test]
+async fn a_tenant_of_mimir_is_served_in_place() {
+    let bucket = Bucket::in_memory();
+    let tenant = bucket.with_prefix("team-a");
+    let up = || vec![(labels(&[("__name__", "m"), ("job", "x")]), encode_floats(&[T0], &[1.0]))];
+    put_block(&tenant, &Labels::empty(), 0, up()).await;
+    let gone = put_block(&tenant, &Labels::empty(), 0, up()).await;
+    DeletionMark::write(&tenant, gone, T0, "").await.unwrap();
+    for other in [format!("markers/{gone}-deletion-mark.json"), "bucket-index.json.gz".to_owned()] {
+        tenant.put(&other, "x".into()).await.unwrap();
+    }
+    put_block(&bucket.with_prefix("team-b"), &Labels::empty(), 0, up()).await;
+    let opened = open(&tenant).await;
+    assert_eq!(opened.store.block_count(), 1);
+    let (series, warnings) = collect(&*opened.store, by_name("m")).await.unwrap();
+    assert_eq!((series.len(), warnings.len()), (1, 0));
+    assert_eq!(series[0].labels, labels(&[("__name__", "m"), ("job", "x")]));
+    let values = LabelValuesRequest::new("job", TimeRange::ALL, Vec::new());
+    assert_eq!(opened.store.label_values(values).await.unwrap().values, ["x"]);
+}
