@@ -29,7 +29,7 @@ mod upload;
 pub use bucket_index::{BlockFinder, BucketIndex, BucketIndexWriter, FinderOptions, IndexUse};
 pub use cache::{CachedItems, IndexCache};
 pub use chunk_cache::{ChunkCache, ChunkCacheOptions};
-pub use delete::{delete_block, delete_partial_block};
+pub use delete::{Cleaning, PARTIAL_UPLOAD_AGE, delete_block};
 pub use deletions::{DeletionRequest, DeletionWatch, Deletions, Mask};
 pub use download::download_block;
 pub use error::{Error, ErrorKind, Result};

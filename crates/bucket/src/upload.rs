@@ -3,19 +3,28 @@
 //! Order: every file below `chunks/`, then `index`, then, after the bucket has shown all of them with their sizes,
 //! `meta.json`. Until the last put nobody sees the block; after it everybody sees all of it. An upload that stopped
 //! anywhere is repeated as a whole: files that are there with the right size are kept (objects are written
-//! atomically and a block never changes), and a block whose meta.json is there is done. So a retry never doubles
+//! atomically and a block never changes), and a block whose meta.json and files are there is done. So a retry never doubles
 //! anything, and two uploaders of the same block do no harm.
+//!
+//! An upload that goes on after days may be taken for one that has stopped, and be deleted at the same time
+//! ([`crate::Cleaning`]). So what is old is written again, which tells the cleaner that the upload lives, and after meta.json the
+//! bucket has to show the files once more. Where meta.json is there and a file is not, the file is written from the local copy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use chronolith_model::BlockId;
-use chronolith_objstore::Bucket;
+use chronolith_objstore::{Bucket, ObjectInfo};
 use chronolith_tsdb::block::{BlockFile, BlockMeta};
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result, layout, time};
+
+/// Files older than this are written again: half the time after which the cleaner takes an upload for stopped, so that neither
+/// clocks that differ nor a long upload matter.
+const KEPT_AGE_MAX: Duration = Duration::from_secs(crate::PARTIAL_UPLOAD_AGE.as_secs() / 2);
 
 /// How to upload.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +36,7 @@ pub struct UploadOptions {
     pub allow_no_labels: bool,
 }
 
+#[derive(Clone)]
 struct LocalFile {
     rel_path: String,
     path: PathBuf,
@@ -48,36 +58,31 @@ pub async fn upload_block(
     if thanos.labels.is_empty() && !options.allow_no_labels {
         return Err(invalid("no external labels"));
     }
-    let meta_key = layout::key(block, layout::META);
-    match bucket.get(&meta_key).await {
-        Ok(json) => {
-            // Visible means complete, by the order above.
-            if let Ok(there) = BlockMeta::parse(&meta_key, &json) {
-                return Ok(there);
-            }
-        }
-        Err(e) if e.is_not_found() => {}
-        Err(e) => return Err(e.into()),
-    }
     let owned = dir.to_owned();
     let files = blocking(move || local_files(&owned)).await?;
+    if let Some(visible) = visible(bucket, block).await? {
+        complete(bucket, &visible, &files).await?;
+        return Ok(visible);
+    }
     if !files.iter().any(|f| f.rel_path == layout::INDEX) {
         return Err(invalid("the directory has no index"));
     }
-    let mut there = sizes(bucket, block).await?;
+    let there = objects(bucket, block).await?;
+    let mut resumed_late = false;
     for file in &files {
-        if there.get(&file.rel_path) != Some(&file.size) {
+        let found = there.get(&file.rel_path);
+        let old = found.is_some_and(|o| is_old(o.last_modified, now_ms));
+        resumed_late |= old;
+        if old || found.is_none_or(|o| o.size != file.size) {
             bucket.put_file(&layout::key(block, &file.rel_path), &file.path).await?;
         }
     }
-    there = sizes(bucket, block).await?;
-    if let Some(file) = files.iter().find(|f| there.get(&f.rel_path) != Some(&f.size)) {
-        let what = format!(
-            "{} has {:?} bytes in the bucket after its upload, {} on disk",
-            file.rel_path,
-            there.get(&file.rel_path),
-            file.size
-        );
+    let there = objects(bucket, block).await?;
+    let size = |file: &LocalFile| there.get(&file.rel_path).map(|o| o.size);
+    if let Some(file) = files.iter().find(|f| size(f) != Some(f.size)) {
+        let (rel_path, found) = (&file.rel_path, size(file));
+        let what =
+            format!("{rel_path} has {found:?} bytes in the bucket after its upload, {} on disk", file.size);
         return Err(Error::Invalid { block, what });
     }
     let mut uploaded = meta.clone();
@@ -86,33 +91,74 @@ pub async fn upload_block(
     thanos.upload_time = Some(time::format_rfc3339(now_ms));
     thanos.segment_files =
         files.iter().filter_map(|f| f.rel_path.strip_prefix("chunks/")).map(str::to_owned).collect();
-    thanos.files = describe(files, options.hash).await?;
-    bucket.put(&meta_key, uploaded.to_json().into()).await?;
+    thanos.files = describe(files.clone(), options.hash).await?;
+    bucket.put(&layout::key(block, layout::META), uploaded.to_json().into()).await?;
+    if resumed_late {
+        complete(bucket, &uploaded, &files).await?;
+    }
     Ok(uploaded)
+}
+
+fn is_old(last_modified: SystemTime, now_ms: i64) -> bool {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0).unsigned_abs());
+    now.duration_since(last_modified).is_ok_and(|age| age > KEPT_AGE_MAX)
+}
+
+/// The block's meta.json, if it is there and can be read.
+async fn visible(bucket: &Bucket, block: BlockId) -> Result<Option<BlockMeta>> {
+    let key = layout::key(block, layout::META);
+    match bucket.get(&key).await {
+        Ok(json) => Ok(BlockMeta::parse(&key, &json).ok()),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Writes from the local copy what a visible block lacks.
+///
+/// Errors: the local copy has no such file.
+async fn complete(bucket: &Bucket, visible: &BlockMeta, files: &[LocalFile]) -> Result<()> {
+    let block = visible.ulid;
+    let there = objects(bucket, block).await?;
+    for (rel_path, size) in missing(visible, &there) {
+        let Some(file) = files.iter().find(|f| f.rel_path == rel_path && size.is_none_or(|n| n == f.size))
+        else {
+            let what = format!("the bucket's {rel_path} is not as meta.json says, nor is the local one");
+            return Err(Error::Invalid { block, what });
+        };
+        tracing::warn!(%block, file = rel_path, "file of a visible block was missing, written again");
+        bucket.put_file(&layout::key(block, &rel_path), &file.path).await?;
+    }
+    Ok(())
+}
+
+/// The files that a visible block should have and has not, or not with their size, and that size where it is known.
+fn missing(visible: &BlockMeta, there: &BTreeMap<String, ObjectInfo>) -> Vec<(String, Option<u64>)> {
+    let mut missing = Vec::new();
+    for file in visible.thanos.iter().flat_map(|t| &t.files).filter(|f| f.rel_path != layout::META) {
+        if there.get(&file.rel_path).is_none_or(|o| o.size != file.size_bytes) {
+            missing.push((file.rel_path.clone(), Some(file.size_bytes)));
+        }
+    }
+    // Uploaders of old list no files.
+    if missing.is_empty() && !there.contains_key(layout::INDEX) {
+        missing.push((layout::INDEX.to_owned(), None));
+    }
+    missing
 }
 
 /// True when the block is in the bucket: meta.json parses, and every file that it lists has its size. What is about
 /// to delete its local copy asks this, not its own memory of an upload.
 pub async fn is_uploaded(bucket: &Bucket, block: BlockId) -> Result<bool> {
-    let key = layout::key(block, layout::META);
-    let json = match bucket.get(&key).await {
-        Ok(json) => json,
-        Err(e) if e.is_not_found() => return Ok(false),
-        Err(e) => return Err(e.into()),
-    };
-    let Ok(meta) = BlockMeta::parse(&key, &json) else { return Ok(false) };
-    let there = sizes(bucket, block).await?;
-    let files = meta.thanos.map(|t| t.files).unwrap_or_default();
-    Ok(there.contains_key(layout::INDEX)
-        && files.iter().all(|f| {
-            there.get(&f.rel_path).is_some_and(|size| f.rel_path == layout::META || *size == f.size_bytes)
-        }))
+    let Some(visible) = visible(bucket, block).await? else { return Ok(false) };
+    Ok(missing(&visible, &objects(bucket, block).await?).is_empty())
 }
 
-async fn sizes(bucket: &Bucket, block: BlockId) -> Result<BTreeMap<String, u64>> {
+/// The block's objects by path below it.
+async fn objects(bucket: &Bucket, block: BlockId) -> Result<BTreeMap<String, ObjectInfo>> {
     let infos: Vec<_> = bucket.list(&block.to_string()).try_collect().await?;
-    let relative = |key: String| layout::parse(&key).map(|(_, file)| file.to_owned());
-    Ok(infos.into_iter().filter_map(|i| Some((relative(i.key)?, i.size))).collect())
+    let relative = |info: &ObjectInfo| layout::parse(&info.key).map(|(_, file)| file.to_owned());
+    Ok(infos.into_iter().filter_map(|info| Some((relative(&info)?, info))).collect())
 }
 
 /// Segments in order, then the index: the order of upload.

@@ -69,6 +69,40 @@ async fn the_order_is_chunks_index_meta() {
 }
 
 #[tokio::test]
+async fn what_a_visible_block_lacks_is_written_again() {
+    let (server, dir) = (S3Server::start(), tempfile::tempdir().unwrap());
+    let (bucket, meta) = (server.bucket(), block_dir(dir.path(), 1));
+    let uploaded = upload(&bucket, dir.path(), &meta).await.unwrap();
+    server.remove_object(&layout::segment_key(id(1), 1));
+    server.put_object(&layout::key(id(1), layout::INDEX), "short");
+    assert_eq!(upload(&bucket, dir.path(), &meta).await.unwrap(), uploaded);
+    assert!(is_uploaded(&bucket, id(1)).await.unwrap());
+    // From another block's files it cannot be mended.
+    server.remove_object(&layout::segment_key(id(1), 1));
+    std::fs::write(dir.path().join("chunks/000002"), "others").unwrap();
+    let err = upload(&bucket, dir.path(), &meta).await.unwrap_err().to_string();
+    assert!(err.contains("chunks/000002"), "{err}");
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_after_a_day_shows_that_it_lives() {
+    let (server, dir) = (S3Server::start(), tempfile::tempdir().unwrap());
+    let (bucket, meta) = (server.bucket(), block_dir(dir.path(), 1));
+    bucket.put_file(&layout::segment_key(id(1), 0), &dir.path().join("chunks/000001")).await.unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    for (hours, puts) in [(23, 3), (25, 4)] {
+        server.clear_requests();
+        let now_ms = now + hours * 3_600_000;
+        upload_block(&bucket, dir.path(), &meta, UploadOptions::default(), now_ms).await.unwrap();
+        assert_eq!(server.counts()[&S3Operation::PutObject], puts, "after {hours} h");
+        assert!(is_uploaded(&bucket, id(1)).await.unwrap());
+        for file in ["meta.json", "index", "chunks/000002"] {
+            server.remove_object(&layout::key(id(1), file));
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_upload_that_stopped_anywhere_is_resumed() {
     let (backing, dir) = (Bucket::in_memory(), tempfile::tempdir().unwrap());
     let meta = block_dir(dir.path(), 1);

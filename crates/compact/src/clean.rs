@@ -1,25 +1,21 @@
-//! What goes: marked blocks after their delay, blocks that others cover, uploads that stopped.
+//! What goes: marked blocks after their delay, blocks that others cover, uploads that stopped. When that is, and how blocks are
+//! deleted, are the rules of [`Cleaning`], which `tools bucket cleanup` goes by as well.
 //!
 //! Each step can be repeated, by this process or by another one, and a crash in it leaves what the next round finishes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chronolith_bucket::{DeletionMark, Result, delete_block, delete_partial_block, is_uploaded, layout};
+use chronolith_bucket::{Cleaning, DeletionMark, Result, is_uploaded};
 use chronolith_model::BlockId;
 use chronolith_objstore::Bucket;
 use chronolith_service::Clock;
-use futures::TryStreamExt;
 use parking_lot::Mutex;
 
 use crate::CompactMetrics;
 use crate::metrics::REASON_COVERED;
 use crate::sync::View;
-
-/// Age at which an upload without meta.json counts as stopped; Thanos's.
-pub const PARTIAL_UPLOAD_AGE: Duration = Duration::from_secs(48 * 3600);
 
 /// Deletes and marks.
 #[derive(Debug)]
@@ -27,7 +23,7 @@ pub struct Cleaner {
     pub(crate) bucket: Bucket,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: CompactMetrics,
-    pub(crate) delete_delay_ms: i64,
+    pub(crate) rules: Cleaning,
     /// Blocks that were seen whole in the bucket; nothing changes in a block.
     pub(crate) seen_whole: Mutex<BTreeSet<BlockId>>,
 }
@@ -38,9 +34,10 @@ impl Cleaner {
         self.metrics.cleanups.inc();
         let mut deleted = 0;
         let now_ms = self.clock.now_ms();
-        let due = view.found.marks.iter().filter(|(_, mark)| self.is_due(mark, now_ms)).map(|(id, _)| *id);
+        let due =
+            view.found.marks.iter().filter(|(_, mark)| self.rules.is_due(mark, now_ms)).map(|(id, _)| *id);
         for id in due.collect::<Vec<BlockId>>() {
-            match self.delete_if_due(id, now_ms).await {
+            match self.rules.delete_marked(&self.bucket, id, now_ms).await {
                 Ok(false) => {}
                 Ok(true) => {
                     deleted += 1;
@@ -56,24 +53,10 @@ impl Cleaner {
         deleted
     }
 
-    async fn delete_if_due(&self, id: BlockId, now_ms: i64) -> Result<bool> {
-        // Read again: a mark that was taken back in the meantime holds.
-        let Some(mark) = DeletionMark::read(&self.bucket, id).await? else { return Ok(false) };
-        if !self.is_due(&mark, now_ms) {
-            return Ok(false);
-        }
-        delete_block(&self.bucket, id).await?;
-        Ok(true)
-    }
-
-    fn is_due(&self, mark: &DeletionMark, now_ms: i64) -> bool {
-        now_ms.saturating_sub(mark.deletion_time.saturating_mul(1000)) >= self.delete_delay_ms
-    }
-
     /// True when some mark of the view is due.
     pub fn has_due(&self, view: &View) -> bool {
         let now_ms = self.clock.now_ms();
-        view.found.marks.values().any(|mark| self.is_due(mark, now_ms))
+        view.found.marks.values().any(|mark| self.rules.is_due(mark, now_ms))
     }
 
     /// Marks the blocks that others cover, after these others were seen whole. Gives the number of new marks.
@@ -124,12 +107,14 @@ impl Cleaner {
     /// Deletes what uploads left that stopped long ago. Those with a deletion mark go the way of all marked blocks.
     pub async fn delete_partial(&self, view: &View) -> usize {
         let mut deleted = 0;
+        let now_ms = self.clock.now_ms();
         for (id, partial) in &view.found.partial {
-            if partial.marked || !self.is_stopped(partial.last_modified) || view.found.unsure.contains(id) {
+            let stopped = self.rules.is_stopped(partial.last_modified, now_ms);
+            if partial.marked || !stopped || view.found.unsure.contains(id) {
                 continue;
             }
             self.metrics.partial_deletions.inc();
-            match self.delete_if_partial(*id).await {
+            match self.rules.delete_stopped(&self.bucket, *id, now_ms).await {
                 Ok(false) => {}
                 Ok(true) => {
                     deleted += 1;
@@ -143,24 +128,5 @@ impl Cleaner {
             }
         }
         deleted
-    }
-
-    /// True when nothing was written for so long that the upload counts as stopped.
-    fn is_stopped(&self, last_modified: SystemTime) -> bool {
-        let modified = last_modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age_ms =
-            self.clock.now_ms().saturating_sub(i64::try_from(modified.as_millis()).unwrap_or(i64::MAX));
-        age_ms > crate::config::ms(PARTIAL_UPLOAD_AGE)
-    }
-
-    async fn delete_if_partial(&self, id: BlockId) -> Result<bool> {
-        // Looked at again: an upload may have gone on.
-        let objects: Vec<_> = self.bucket.list(&id.to_string()).try_collect().await?;
-        let whole = objects.iter().any(|o| o.key == layout::key(id, layout::META));
-        if whole || !objects.iter().all(|o| self.is_stopped(o.last_modified)) {
-            return Ok(false);
-        }
-        delete_partial_block(&self.bucket, id).await?;
-        Ok(true)
     }
 }

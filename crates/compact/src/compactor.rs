@@ -1,7 +1,8 @@
 //! One compactor: what it is made of, and an iteration over the bucket.
 //!
 //! ```text
-//! sync ─ delete what is due ─ collect duplicates ─ passes over all groups until none changes ─ downsample ─ stopped uploads
+//! sync ─ delete what is due ─ collect duplicates ─ passes over all groups until none changes ─ downsample ─ retention ─
+//! requests to delete series ─ stopped uploads
 //! ```
 //!
 //! In a pass each group makes at most one step, several groups at a time. What fails in a group is logged, counted, and left for the next iteration;
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use chronolith_bucket::{DeletionMark, Error, NoCompactMark};
+use chronolith_bucket::{Cleaning, DeletionMark, Error, NoCompactMark};
 use chronolith_model::BlockId;
 use chronolith_objstore::Bucket;
 use chronolith_service::Clock;
@@ -47,6 +48,7 @@ pub struct Compactor {
     pub(crate) leases: Leases,
     pub(crate) work: WorkDir,
     pub(crate) cleaner: Cleaner,
+    pub(crate) deletion: crate::deletion::State,
     /// Blocks without a series that goes by the named rules.
     pub(crate) retained: Mutex<BTreeSet<(BlockId, String)>>,
     planner: Planner,
@@ -64,6 +66,10 @@ pub struct Report {
     pub downsamples: usize,
     /// Blocks marked or rewritten since they, or series of them, are out of retention.
     pub retired: usize,
+    /// Blocks rewritten since requests delete series of them.
+    pub rewritten: usize,
+    /// Requests to delete series that were removed, as no block needs them.
+    pub requests_retired: usize,
     /// Blocks deleted.
     pub deleted: usize,
     /// Groups in which something failed.
@@ -107,10 +113,11 @@ impl Compactor {
                 bucket: bucket.clone(),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
-                delete_delay_ms: ms(config.delete_delay),
+                rules: Cleaning::after(ms(config.delete_delay)),
                 seen_whole: Mutex::default(),
             },
             planner: Planner::up_to_level(config.level_max),
+            deletion: crate::deletion::State::default(),
             retained: Mutex::default(),
             speed: Speed::default(),
             config,
@@ -169,6 +176,26 @@ impl Compactor {
             report.silent += done.silent;
             if done.changed > 0 {
                 self.syncer.forget();
+            }
+        }
+        if !self.stop.is_cancelled() {
+            // Marks of this iteration are seen by the look of the next one; until then a marked block is stale, not rewritten.
+            match crate::deletion::run(self, &view).await {
+                Ok(done) => {
+                    report.rewritten = done.rewritten;
+                    report.requests_retired = done.requests_retired;
+                    report.failed += done.failed;
+                    report.busy += done.busy;
+                    report.silent += done.silent;
+                    if done.rewritten > 0 {
+                        self.syncer.forget();
+                    }
+                }
+                Err(err) => {
+                    let err = err.chain();
+                    tracing::error!(role = "compact", err, "requests to delete series not applied now");
+                    report.failed += 1;
+                }
             }
         }
         report.deleted += self.cleaner.delete_partial(&view).await;
@@ -336,7 +363,7 @@ impl Compactor {
     }
 
     /// Leaves a block out from now on.
-    async fn exclude(
+    pub(crate) async fn exclude(
         &self,
         block: BlockId,
         reason: &'static str,

@@ -60,6 +60,12 @@ pub struct Config {
     pub downsample_concurrency: usize,
     /// `--retention.*`: how long what is kept.
     pub retention: Policy,
+    /// `--delete-series.apply-after`: age at which a request to delete series is applied to blocks that no compaction takes.
+    pub deletion_grace: Duration,
+    /// `--delete-series.blocks-per-iteration`: blocks rewritten for such requests at most; 0 leaves them to compactions.
+    pub deletion_rewrites_max: usize,
+    /// `--delete-series.keep-requests`: age at which a request that no block needs is removed; zero keeps it.
+    pub deletion_keep: Duration,
     /// `--compact.single-worker`: no leases; nobody else compacts this bucket.
     pub single_worker: bool,
     /// `--compact.lease-duration`: a worker that was not heard of for so long, and half as long again, is taken for dead.
@@ -96,6 +102,11 @@ impl Default for Config {
             downsampling_disabled: false,
             downsample_concurrency: 1,
             retention: Policy::default(),
+            // A day to think better of it, in which most small blocks are compacted anyway.
+            deletion_grace: Duration::from_secs(24 * 3600),
+            deletion_rewrites_max: 16,
+            // Longer than receivers hold samples back that they could not upload.
+            deletion_keep: Duration::from_secs(14 * 24 * 3600),
             single_worker: false,
             lease_duration: Duration::from_secs(60),
             disk_bytes_max: 0,

@@ -234,7 +234,7 @@ fn check_order(input: &Path) -> Result<(), JobError> {
 }
 
 /// What is damaged or cannot be merged stays so; what the disk did to us does not.
-fn of_merge(e: MergeError) -> JobError {
+pub(crate) fn of_merge(e: MergeError) -> JobError {
     use chronolith_tsdb::ErrorKind as K;
     match (e.block, e.source.kind()) {
         (Some(block), K::Corrupt | K::Invalid | K::NotFound) => {

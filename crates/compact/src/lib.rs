@@ -12,6 +12,7 @@
 pub mod clean;
 mod compactor;
 mod config;
+mod deletion;
 pub mod downsample;
 mod downsampling;
 pub mod group;
@@ -21,6 +22,8 @@ mod metrics;
 pub mod parts;
 pub mod plan;
 pub mod progress;
+pub mod relabel;
+mod replace;
 pub mod retention;
 mod retire;
 pub mod rewrite;

@@ -70,6 +70,10 @@ pub struct CompactMetrics {
     pub(crate) leases_busy: Counter,
     pub(crate) leases_lost: Counter,
     pub(crate) groups_isolated: Gauge,
+    pub(crate) deletion_requests: Gauge,
+    pub(crate) deletion_blocks: Gauge,
+    pub(crate) deletion_rewrites: Counter,
+    pub(crate) deletion_requests_retired: Counter,
 }
 
 /// Label of a counter by resolution.
@@ -124,6 +128,10 @@ impl CompactMetrics {
             leases_busy: Counter::default(),
             leases_lost: Counter::default(),
             groups_isolated: Gauge::default(),
+            deletion_requests: Gauge::default(),
+            deletion_blocks: Gauge::default(),
+            deletion_rewrites: Counter::default(),
+            deletion_requests_retired: Counter::default(),
         };
         let delay = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
         delay.set(delete_delay_seconds);
@@ -253,7 +261,27 @@ impl CompactMetrics {
             "Groups in which something failed in the last iteration; the others went on",
             m.groups_isolated.clone(),
         );
-        for reason in [REASON_COMPACTED, REASON_COVERED, REASON_RETENTION] {
+        r.register(
+            "chronolith_compact_deletion_requests",
+            "Requests to delete series in force",
+            m.deletion_requests.clone(),
+        );
+        r.register(
+            "chronolith_compact_deletion_blocks",
+            "Blocks that may hold something of them and were neither rewritten nor looked through",
+            m.deletion_blocks.clone(),
+        );
+        r.register(
+            "chronolith_compact_deletion_rewrites",
+            "Blocks rewritten for no other reason than such a request",
+            m.deletion_rewrites.clone(),
+        );
+        r.register(
+            "chronolith_compact_deletion_requests_retired",
+            "Requests removed since no block needs them any more",
+            m.deletion_requests_retired.clone(),
+        );
+        for reason in [REASON_COMPACTED, REASON_COVERED, REASON_RETENTION, REASON_DELETED] {
             m.marked("deletion-mark.json", reason, 0);
         }
         m
@@ -295,3 +323,5 @@ pub(crate) const REASON_COMPACTED: &str = "source-of-compacted-block";
 pub(crate) const REASON_COVERED: &str = "outdated-block";
 /// A block, or series of it, that is out of retention.
 pub(crate) const REASON_RETENTION: &str = "retention";
+/// A block that was rewritten without series that requests delete.
+pub(crate) const REASON_DELETED: &str = "delete-series";

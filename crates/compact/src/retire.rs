@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
-use chronolith_bucket::{DeletionMark, Error, carry_marks};
+use chronolith_bucket::{DeletionMark, Error};
 use chronolith_tsdb::block::BlockMeta;
 
 use crate::compactor::{Compactor, Outcome};
 use crate::group::GroupKey;
-use crate::job::{self, DELETION_MARK, JobError};
+use crate::job::{DELETION_MARK, JobError};
 use crate::lease::Lease;
 use crate::metrics::REASON_RETENTION;
+use crate::replace::{Replaced, Why, replace};
 use crate::retention::{Expired, Verdict};
-use crate::rewrite::{Rewritten, take_out};
+use crate::rewrite::take_out;
 use crate::sync::View;
 
 /// What was done.
@@ -53,7 +54,7 @@ pub(crate) async fn run(c: &Compactor, view: &View) -> Result<Done, Error> {
                 }
                 c.metrics.todo_deletions.dec();
             }
-            Verdict::Rewrite(expired) => match step(c, &meta, expired).await {
+            Verdict::Rewrite(expired) => match step(c, view, &meta, expired).await {
                 Ok(Outcome::Changed { .. }) => done.changed += 1,
                 Ok(Outcome::Busy { alive }) => {
                     done.busy += 1;
@@ -72,7 +73,14 @@ pub(crate) async fn run(c: &Compactor, view: &View) -> Result<Done, Error> {
 }
 
 /// Rewrites a block without the series that go, unless there are none, or another worker is at it.
-async fn step(c: &Compactor, meta: &Arc<BlockMeta>, expired: Expired) -> Result<Outcome, JobError> {
+async fn step(
+    c: &Compactor,
+    view: &View,
+    meta: &Arc<BlockMeta>,
+    expired: Expired,
+) -> Result<Outcome, JobError> {
+    // With its replica labels.
+    let Some(original) = view.found.blocks.get(&meta.ulid) else { return Ok(Outcome::Nothing) };
     let looked = (meta.ulid, expired.name.clone());
     if c.retained.lock().contains(&looked) {
         return Ok(Outcome::Nothing);
@@ -83,7 +91,7 @@ async fn step(c: &Compactor, meta: &Arc<BlockMeta>, expired: Expired) -> Result<
         Err(busy) => return Ok(busy),
     };
     let result = tokio::select! {
-        done = work(c, &key, meta, expired, &lease) => done,
+        done = work(c, &key, original, expired, &lease) => done,
         () = c.stop.cancelled() => Err(JobError::Lost),
     };
     lease.release().await;
@@ -101,41 +109,12 @@ async fn work(
     expired: Expired,
     lease: &Lease,
 ) -> Result<bool, JobError> {
-    let inputs = [meta.clone()];
-    job::still_valid(c, &inputs, lease).await?;
-    let _space = job::reserve(c, &inputs).await?;
-    let dir = c.work.job_dir(&format!("{}-{}", key.name(), meta.ulid))?;
-    let input = job::download(c, &inputs, dir.path()).await?.remove(0);
-    let (parent, id) = (dir.path().to_owned(), job::new_id(c.clock.now_ms(), [&meta.ulid]));
-    let rewritten = job::blocking(move || {
-        let rewritten = take_out(&expired, &input, &parent, id)?;
-        if let Rewritten::Block(made) = &rewritten {
-            let made = parent.join(made.ulid.to_string());
-            chronolith_tsdb::block::verify_structure(&made).map_err(JobError::Result)?;
-        }
-        Ok(rewritten)
-    })
-    .await?;
-    job::still_valid(c, &inputs, lease).await?;
-    let made = match rewritten {
-        Rewritten::Unchanged => return Ok(false),
-        Rewritten::Nothing => Vec::new(),
-        Rewritten::Block(made) => {
-            carry_marks(&c.bucket, meta.ulid, made.ulid, c.clock.now_ms()).await?;
-            let uploaded = job::upload(c, dir.path(), &made, lease).await?;
-            if !c.cleaner.is_whole(uploaded.ulid).await? {
-                return Err(JobError::Stale(format!("{} is not whole in the bucket", uploaded.ulid)));
-            }
-            vec![uploaded]
-        }
+    let why = Why {
+        reason: REASON_RETENTION,
+        some: "without series out of retention",
+        all: "every series is out of retention",
     };
-    let details = match made.first() {
-        Some(made) => format!("rewritten as {} without series out of retention", made.ulid),
-        None => "every series is out of retention".to_owned(),
-    };
-    if DeletionMark::write(&c.bucket, meta.ulid, c.clock.now_ms(), &details).await? {
-        c.metrics.marked(DELETION_MARK, REASON_RETENTION, 1);
-    }
-    tracing::info!(role = "compact", block = %meta.ulid, details, "series out of retention taken out");
-    Ok(true)
+    let replaced =
+        replace(c, key, meta, lease, why, move |input, parent, id| take_out(&expired, input, parent, id));
+    Ok(replaced.await? != Replaced::Unchanged)
 }

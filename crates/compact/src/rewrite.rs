@@ -1,7 +1,7 @@
 //! One block again without some of its samples.
 //!
 //! ```text
-//! series of the index ─ what is to go of each ─ tombstones ─ merge of the one block ─ meta.json that says what was done
+//! series of the index ─ what is to go of each ─ tombstones ─ merge of the one block, or new labels ─ meta.json that says what was done
 //! ```
 //!
 //! The result has the level of its origin and sources of its own, derived from the origin's and from the change
@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 
 use chronolith_bucket::deletions::derived_source;
 use chronolith_bucket::{Deletions, Mask, deletions};
-use chronolith_model::{BlockId, Labels, MatchOp, TimeRange};
+use chronolith_model::{BlockId, Labels, MatchOp, Relabeling, TimeRange};
 use chronolith_tsdb::block::{Block, BlockMeta, TOMBSTONES_FILE, ThanosMeta, Tombstones};
 use chronolith_tsdb::index::{SeriesRecord, SymbolCache};
 use chronolith_tsdb::merge::{MergeError, MergeOptions, merge_blocks};
 use serde_json::{Value, json};
 
+use crate::relabel::{Relabeled, relabel_block};
 use crate::retention::Expired;
 
 /// What goes, and how the result says so.
@@ -33,6 +34,8 @@ pub struct Change<'a> {
     pub source: &'a str,
     /// The result is made even where nothing goes: its chunks are put in order and duplicates taken out.
     pub always: bool,
+    /// New labels of what stays, and Thanos's `relabels_applied` for them.
+    pub relabel: Option<(&'a Relabeling, Value)>,
 }
 
 /// What became of a block.
@@ -60,6 +63,7 @@ pub fn of_requests<'a>(
         applied: requests.flat_map(applied).collect(),
         source: "bucket.rewrite",
         always: false,
+        relabel: None,
     }
 }
 
@@ -120,6 +124,7 @@ pub fn take_out(expired: &Expired, dir: &Path, parent: &Path, id: BlockId) -> Re
         applied: Vec::new(),
         source: "bucket.rewrite",
         always: false,
+        relabel: None,
     };
     rewrite_block(dir, parent, id, &change)
 }
@@ -178,12 +183,21 @@ pub fn rewrite_block(
     let had_tombstones = !Tombstones::read(dir)?.is_empty();
     let touched =
         delete_from(dir, change.deleted).map_err(|source| MergeError { block: Some(origin.ulid), source })?;
-    if touched == 0 && !had_tombstones && !change.always {
-        return Ok(Rewritten::Unchanged);
-    }
-    let options = MergeOptions { thanos: origin.thanos.clone(), ..MergeOptions::default() };
-    let made = merge_blocks(&[dir.to_owned()], parent, &mut || id, &options)?;
-    let Some(mut meta) = made.into_iter().next() else { return Ok(Rewritten::Nothing) };
+    let made = match &change.relabel {
+        Some((rules, _)) => {
+            match relabel_block(dir, parent, id, rules, touched > 0 || had_tombstones || change.always)? {
+                Relabeled::Unchanged => return Ok(Rewritten::Unchanged),
+                Relabeled::Nothing => None,
+                Relabeled::Block(meta) => Some(*meta),
+            }
+        }
+        None if touched == 0 && !had_tombstones && !change.always => return Ok(Rewritten::Unchanged),
+        None => {
+            let options = MergeOptions { thanos: origin.thanos.clone(), ..MergeOptions::default() };
+            merge_blocks(&[dir.to_owned()], parent, &mut || id, &options)?.into_iter().next()
+        }
+    };
+    let Some(mut meta) = made else { return Ok(Rewritten::Nothing) };
     let compaction = &mut meta.compaction;
     compaction.level = origin.compaction.level;
     compaction.sources = origin.compaction.sources.clone();
@@ -203,8 +217,12 @@ pub fn rewrite_block(
         thanos.upload_time = None;
         {
             let rewrites = thanos.unknown.entry("rewrites").or_insert_with(|| json!([]));
-            let entry =
-                json!({"sources": before, "deletions_applied": change.applied, "relabels_applied": null});
+            let relabels = change.relabel.as_ref().map(|(_, written)| written);
+            let entry = json!({
+                "sources": before,
+                "deletions_applied": change.applied,
+                "relabels_applied": relabels,
+            });
             match rewrites.as_array_mut() {
                 Some(rewrites) => rewrites.push(entry),
                 None => *rewrites = json!([entry]),

@@ -183,9 +183,18 @@ async fn work(
 }
 
 fn log(report: &Report, first: bool) {
-    let Report { compactions, downsamples, deleted, failed, busy, .. } = *report;
-    if first || compactions + downsamples + deleted + failed > 0 {
-        tracing::info!(role = "compact", compactions, downsamples, deleted, failed, busy, "iteration done");
+    let Report { compactions, downsamples, rewritten, deleted, failed, busy, .. } = *report;
+    if first || compactions + downsamples + rewritten + deleted + failed > 0 {
+        tracing::info!(
+            role = "compact",
+            compactions,
+            downsamples,
+            rewritten,
+            deleted,
+            failed,
+            busy,
+            "iteration done"
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that lies in a bucket, by block: one listing, then meta.json and the marks that are there.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use chronolith_bucket::{DeletionMark, NoCompactMark, NoDownsampleMark, layout};
 use chronolith_model::{BlockId, Labels, Matcher};
@@ -23,8 +23,8 @@ pub struct Listed {
     pub id: BlockId,
     /// Sizes of its objects, by path below the block.
     pub objects: BTreeMap<String, u64>,
-    /// When the newest of them was written, milliseconds since the epoch.
-    pub modified_ms: i64,
+    /// When the newest of them was written.
+    pub modified: SystemTime,
     /// Its meta.json; `Ok(None)` without one, `Err` with what is wrong with it.
     pub meta: Result<Option<BlockMeta>, String>,
     /// It will be deleted.
@@ -83,14 +83,14 @@ impl Listing {
             let listed = blocks.entry(id).or_insert_with(|| Listed {
                 id,
                 objects: BTreeMap::new(),
-                modified_ms: i64::MIN,
+                modified: SystemTime::UNIX_EPOCH,
                 meta: Ok(None),
                 deletion: None,
                 no_compact: None,
                 no_downsample: None,
             });
             listed.objects.insert(file.to_owned(), object.size);
-            listed.modified_ms = listed.modified_ms.max(epoch_ms(object.last_modified));
+            listed.modified = listed.modified.max(object.last_modified);
         }
         let mut progress = Progress::new("reading metas", blocks.len());
         let reads = futures::stream::iter(blocks.into_values().collect::<Vec<_>>())
@@ -136,11 +136,6 @@ async fn read_small_files(bucket: &Bucket, mut listed: Listed) -> Result<Listed>
         listed.no_downsample = NoDownsampleMark::read(bucket, id).await.ok().flatten();
     }
     Ok(listed)
-}
-
-fn epoch_ms(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Thanos's part of a meta, empty for a plain Prometheus block.

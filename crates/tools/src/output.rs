@@ -121,6 +121,71 @@ pub(crate) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {
     writeln!(out, "{text}").map_err(ToolError::Output)
 }
 
+/// `-o` of tools that tell what they do block by block.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct LogFormat {
+    /// table (a line a block, as it is done), json, csv or tsv (when all is done).
+    #[arg(short = 'o', long = "output", default_value = "table", value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct Done {
+    block: String,
+    result: String,
+    bytes: u64,
+}
+
+/// What a tool did to blocks.
+pub(crate) struct Log<'a> {
+    out: &'a mut (dyn Write + Send),
+    format: Format,
+    done: Vec<Done>,
+}
+
+impl<'a> Log<'a> {
+    pub(crate) fn new(format: LogFormat, out: &'a mut (dyn Write + Send)) -> Self {
+        Log { out, format: format.output, done: Vec::new() }
+    }
+
+    /// Tells of a block; `bytes` are those that it has, or 0 where they do not matter.
+    pub(crate) fn add(
+        &mut self,
+        block: &dyn std::fmt::Display,
+        result: impl Into<String>,
+        bytes: u64,
+    ) -> Result<()> {
+        let (block, result) = (block.to_string(), result.into());
+        if self.format == Format::Table {
+            match bytes {
+                0 => line(self.out, format_args!("{block}: {result}"))?,
+                _ => line(self.out, format_args!("{block}: {result}, {bytes} bytes"))?,
+            }
+            return self.out.flush().map_err(ToolError::Output);
+        }
+        self.done.push(Done { block, result, bytes });
+        Ok(())
+    }
+
+    /// A line for people: nothing where a program reads.
+    pub(crate) fn say(&mut self, text: std::fmt::Arguments<'_>) -> Result<()> {
+        if self.format == Format::Table { line(self.out, text) } else { Ok(()) }
+    }
+
+    /// Writes what is written at the end.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let done = std::mem::take(&mut self.done);
+        if self.format == Format::Table {
+            return self.out.flush().map_err(ToolError::Output);
+        }
+        let mut table = Table::new(&["BLOCK", "RESULT", "BYTES"]);
+        for d in &done {
+            table.row(vec![d.block.clone(), d.result.clone(), d.bytes.to_string()]);
+        }
+        write(self.out, self.format, &table, &done)
+    }
+}
+
 /// Writes a line.
 pub(crate) fn line(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<()> {
     writeln!(out, "{text}").map_err(ToolError::Output)

@@ -209,6 +209,109 @@ async fn deletions_are_listed_revoked_and_taken_out_of_bytes() {
     assert_eq!(issues(&bucket, &[]).await, []);
 }
 
+async fn requests(bucket: &Bucket) -> Vec<(String, u64, u64)> {
+    let text = bucket_text(bucket, DAY, &["delete", "--list", "-o", "json"]).await;
+    let list: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let row = |r: &serde_json::Value| {
+        (
+            r["state"].as_str().unwrap().to_owned(),
+            r["blocks"].as_u64().unwrap(),
+            r["marked"].as_u64().unwrap(),
+        )
+    };
+    list.iter().map(row).collect()
+}
+
+#[tokio::test]
+async fn the_list_says_how_far_a_request_is() {
+    let bucket = Bucket::in_memory();
+    put_block(&bucket, 1, TENANT, &series(&["up", "secret"]), 0, 2 * HOUR).await;
+    put_block(&bucket, 2, TENANT, &series(&["up"]), 2 * HOUR, 4 * HOUR).await;
+    put_block(&bucket, 3, &[("tenant_id", "b")], &series(&["secret"]), 0, 2 * HOUR).await;
+    bucket_text(&bucket, DAY, &["delete", "--match", "secret", "--tenant", "a"]).await;
+    assert_eq!(requests(&bucket).await, [("masked".to_owned(), 2, 0)]);
+    bucket_text(&bucket, DAY, &["rewrite", "--no-dry-run", "--delete-blocks"]).await;
+    assert_eq!(requests(&bucket).await, [("masked".to_owned(), 1, 1)], "the old block is there");
+    bucket_text(&bucket, 4 * DAY, &["cleanup"]).await;
+    assert_eq!(requests(&bucket).await, [("applied".to_owned(), 0, 0)]);
+}
+
+#[tokio::test]
+async fn series_get_other_labels_are_dropped_and_become_one() {
+    let bucket = Bucket::in_memory();
+    let own = |name: &str, instance: &str| labels(&[("__name__", name), ("instance", instance)]);
+    let all = [own("up", "1"), own("up", "2"), own("debug", "1"), own("aaa", "1")];
+    put_block(&bucket, 1, TENANT, &all, 0, 2 * HOUR).await;
+    let rules =
+        "[{source_labels: [__name__], regex: debug, action: drop}, {regex: instance, action: labeldrop},
+        {source_labels: [__name__], regex: aaa, target_label: __name__, replacement: zzz}]";
+    let one = id(1).to_string();
+    let rewrite = ["rewrite", "--rewrite.to-relabel-config", rules];
+    assert!(bucket_tool(&bucket, DAY, &rewrite).await.1.unwrap_err().is_usage(), "which blocks?");
+    let rewrite: Vec<&str> = rewrite.into_iter().chain(["--id", &one]).collect();
+    let dry: Vec<&str> = rewrite.iter().copied().chain(["--rewrite.add-change-log"]).collect();
+    let text = bucket_text(&bucket, DAY, &dry).await;
+    assert!(text.contains("3 series get other labels, 1 series are dropped"), "{text}");
+    assert!(text.contains("dropped {__name__=\"debug\""), "{text}");
+    assert_eq!(samples(&bucket).await.len(), 4, "nothing was changed");
+    let done: Vec<&str> =
+        rewrite.iter().copied().chain(["--no-dry-run", "--delete-blocks", "-o", "json"]).collect();
+    let done: serde_json::Value = serde_json::from_str(&bucket_text(&bucket, DAY, &done).await).unwrap();
+    assert!(done[0]["result"].as_str().unwrap().contains("rewritten as"), "{done}");
+    let want = [("{__name__=\"up\"}".to_owned(), 120), ("{__name__=\"zzz\"}".to_owned(), 120)];
+    assert_eq!(samples(&bucket).await, want.into());
+    let listing = chronolith_tools::Listing::read(&bucket).await.unwrap();
+    let (_, meta) = listing.with_meta().find(|(b, _)| b.deletion.is_none()).unwrap();
+    let applied = &meta.thanos.as_ref().unwrap().unknown["rewrites"][0]["relabels_applied"];
+    assert_eq!(applied[0]["sourceLabels"][0], "__name__");
+    assert_eq!(issues(&bucket, &[]).await, []);
+    // The same rules find nothing any more.
+    let id = meta.ulid.to_string();
+    let again = ["rewrite", "--rewrite.to-relabel-config", rules, "--id", &id, "--no-dry-run"];
+    assert!(bucket_text(&bucket, DAY, &again).await.contains("no series of it is concerned"));
+}
+
+#[tokio::test]
+async fn repaired_blocks_are_copied_before() {
+    let (bucket, tmp) = (Bucket::in_memory(), tempfile::tempdir().unwrap());
+    put_block(&bucket, 1, TENANT, &series(&["up"]), 0, HOUR).await;
+    let from = tempfile::tempdir().unwrap();
+    let mut meta = write_block(from.path(), 2, &series(&["up"]), 0, HOUR);
+    meta.thanos = Some(chronolith_tsdb::block::ThanosMeta::new(&labels(TENANT), "compactor"));
+    meta.compaction.sources = vec![id(1), id(2)];
+    let dir = from.path().join(id(2).to_string());
+    chronolith_bucket::upload_block(&bucket, &dir, &meta, Default::default(), 0).await.unwrap();
+    let backup = format!("{{type: FILESYSTEM, config: {{directory: {:?}}}}}", tmp.path());
+    let args = ["verify", "--repair", "-i", "duplicated_compaction", "--objstore-backup.config", &backup];
+    bucket_text(&bucket, DAY, &args).await;
+    assert!(DeletionMark::read(&bucket, id(1)).await.unwrap().is_some());
+    let copied = tmp.path().join(id(1).to_string()).join("index");
+    assert_eq!(std::fs::read(copied).unwrap(), bucket.get(&layout::key(id(1), "index")).await.unwrap());
+    assert!(!tmp.path().join(id(2).to_string()).exists());
+}
+
+/// As Mimir lays them out: a directory a tenant, marks once more in a directory of their own, an index of its own, and blocks
+/// without external labels or with that of the tenant's shard.
+#[tokio::test]
+async fn a_tenant_of_mimir_is_read_in_place() {
+    let bucket = Bucket::in_memory();
+    let tenant = bucket.with_prefix("team-a");
+    let shard: &[(&str, &str)] = &[("__compactor_shard_id__", "1_of_2")];
+    put_block(&tenant, 1, shard, &series(&["up"]), 0, HOUR).await;
+    put_block(&tenant, 2, shard, &series(&["up"]), HOUR, 2 * HOUR).await;
+    let mark = format!("{{\"id\":\"{}\",\"deletion_time\":5,\"version\":1}}", id(2));
+    for key in [layout::key(id(2), layout::DELETION_MARK), format!("markers/{}-deletion-mark.json", id(2))] {
+        tenant.put(&key, mark.clone().into()).await.unwrap();
+    }
+    tenant.put("bucket-index.json.gz", "x".into()).await.unwrap();
+    put_block(&bucket.with_prefix("team-b"), 3, shard, &series(&["up"]), 0, HOUR).await;
+    let ls = bucket_text(&tenant, DAY, &["ls", "--exclude-delete"]).await;
+    assert_eq!(ls, format!("{}\n", id(1)));
+    assert!(bucket_text(&tenant, DAY, &["inspect", "-o", "csv"]).await.contains(",deletion\n"));
+    assert_eq!(issues(&tenant, &[]).await, []);
+    assert_eq!(samples(&tenant).await, [("{__name__=\"up\"}".to_owned(), 60)].into());
+}
+
 #[tokio::test]
 async fn blocks_are_replicated_once() {
     let (bucket, tmp) = (Bucket::in_memory(), tempfile::tempdir().unwrap());

@@ -205,6 +205,31 @@ pub(crate) struct CompactionArgs {
         help_heading = "Compaction"
     )]
     downsample_concurrency: usize,
+    /// Age at which requests to delete series are applied to blocks that no compaction takes. Until then they can be revoked.
+    #[arg(
+        long = "delete-series.apply-after",
+        default_value = "24h",
+        value_name = "DURATION",
+        help_heading = "Compaction"
+    )]
+    deletion_grace: DurationMs,
+    /// Blocks rewritten for such requests in one iteration; 0 leaves them to compactions and to tools bucket rewrite.
+    #[arg(
+        long = "delete-series.blocks-per-iteration",
+        default_value_t = 16,
+        value_name = "N",
+        help_heading = "Compaction"
+    )]
+    deletion_rewrites_max: usize,
+    /// Age at which a request that no block needs is removed: longer than any receiver may hold back samples that it could not
+    /// upload. 0d keeps requests until they are revoked.
+    #[arg(
+        long = "delete-series.keep-requests",
+        default_value = "14d",
+        value_name = "DURATION",
+        help_heading = "Compaction"
+    )]
+    deletion_keep: DurationMs,
     /// Nobody else compacts this bucket: work without leases. For stores that ignore conditional writes.
     #[arg(long = "compact.single-worker", help_heading = "Compaction")]
     single_worker: bool,
@@ -257,6 +282,9 @@ impl CompactionArgs {
             shard: self.shard()?,
             downsampling_disabled: self.downsampling_disabled,
             downsample_concurrency: self.downsample_concurrency,
+            deletion_grace: duration(self.deletion_grace),
+            deletion_rewrites_max: self.deletion_rewrites_max,
+            deletion_keep: duration(self.deletion_keep),
             single_worker: self.single_worker,
             lease_duration: duration(self.lease_duration),
             disk_bytes_max: self.disk_bytes_max.0,

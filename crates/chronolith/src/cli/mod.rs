@@ -125,6 +125,22 @@ mod tests {
         }
     }
 
+    /// A tool's flag of the same id would take the place of the bucket's.
+    #[test]
+    fn no_tool_hides_the_flags_of_the_bucket() {
+        let mut cli = Cli::command();
+        cli.build();
+        let bucket = cli.find_subcommand("tools").and_then(|t| t.find_subcommand("bucket")).unwrap();
+        for tool in bucket.get_subcommands().filter(|t| t.get_name() != "help") {
+            for flag in
+                ["objstore.config-file", "objstore.config", "tenant-prefix", "log.level", "log.format"]
+            {
+                let there = tool.get_arguments().any(|a| a.get_long() == Some(flag));
+                assert!(there, "{} has no --{flag}", tool.get_name());
+            }
+        }
+    }
+
     #[test]
     fn a_server_has_the_store_s_caches_and_tells_no_passwords() {
         let yaml = "{type: REDIS, config: {addr: 'h:1', password: hunter2}}";

@@ -1,12 +1,12 @@
-//! `cleanup`: what is due goes.
+//! `cleanup`: what is due goes, by the compactor's rules.
 
-use chronolith_bucket::{DeletionMark, delete_block, delete_partial_block, layout};
+use chronolith_bucket::Cleaning;
 use chronolith_service::config::DurationMs;
 
-use super::Place;
+use super::{Ignored, Place};
 use crate::Result;
 use crate::listing::Listing;
-use crate::output::line;
+use crate::output::{Log, LogFormat};
 use crate::progress::Progress;
 
 /// Flags of `cleanup`.
@@ -21,24 +21,23 @@ pub struct Args {
     /// Say what would be deleted, and delete nothing.
     #[arg(long = "dry-run")]
     dry_run: bool,
+    #[command(flatten)]
+    output: LogFormat,
+    #[command(flatten)]
+    ignored: Ignored,
 }
-
-/// Thanos's bound.
-const PARTIAL_AGE_MS: i64 = 48 * 3_600_000;
 
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     let Place { bucket, now_ms, out } = place;
+    let mut log = Log::new(args.output, out);
     let listing = Listing::read(bucket).await?;
-    let partial_age_ms = args.consistency_delay.0.max(PARTIAL_AGE_MS);
-    let marked_due = |mark: &DeletionMark| {
-        now_ms.saturating_sub(mark.deletion_time.saturating_mul(1000)) >= args.delete_delay.0
-    };
+    let mut rules = Cleaning::after(args.delete_delay.0);
+    rules.partial_age_ms = rules.partial_age_ms.max(args.consistency_delay.0);
     let mut due = Vec::new();
     for block in listing.blocks.values() {
-        let stopped =
-            matches!(block.meta, Ok(None)) && now_ms.saturating_sub(block.modified_ms) > partial_age_ms;
+        let stopped = matches!(block.meta, Ok(None)) && rules.is_stopped(block.modified, now_ms);
         match &block.deletion {
-            Some(mark) if marked_due(mark) => due.push((block, "marked")),
+            Some(mark) if rules.is_due(mark, now_ms) => due.push((block, "marked")),
             None if stopped => due.push((block, "stopped upload")),
             _ => {}
         }
@@ -46,25 +45,21 @@ pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     let mut progress = Progress::new("deleting", due.len());
     let (mut count, mut bytes) = (0, 0);
     for (block, why) in due {
-        if !args.dry_run {
-            if why == "marked" {
-                // A mark that was taken back meanwhile holds.
-                if DeletionMark::read(bucket, block.id).await?.is_none() {
-                    continue;
-                }
-                delete_block(bucket, block.id).await?;
-            } else if !bucket.exists(&layout::key(block.id, layout::META)).await? {
-                delete_partial_block(bucket, block.id).await?;
-            } else {
-                continue;
-            }
+        let deleted = match why {
+            _ if args.dry_run => true,
+            "marked" => rules.delete_marked(bucket, block.id, now_ms).await?,
+            _ => rules.delete_stopped(bucket, block.id, now_ms).await?,
+        };
+        if !deleted {
+            continue;
         }
-        line(out, format_args!("{} {why} {} bytes", block.id, block.bytes()))?;
+        log.add(&block.id, why, block.bytes())?;
         progress.step(&block.id);
         count += 1;
         bytes += block.bytes();
     }
     drop(progress);
     let verb = if args.dry_run { "to delete" } else { "deleted" };
-    line(out, format_args!("{count} blocks, {bytes} bytes {verb}"))
+    log.say(format_args!("{count} blocks, {bytes} bytes {verb}"))?;
+    log.finish()
 }

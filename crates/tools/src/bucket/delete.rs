@@ -1,10 +1,13 @@
-//! `delete`: requests to delete series.
+//! `delete`: requests to delete series, and what is left to do for each.
 
+use chronolith_bucket::deletions::Looked;
 use chronolith_bucket::{DeletionRequest, Deletions};
 use chronolith_model::{BlockId, Matcher, TimeRange};
-use serde_json::json;
+use chronolith_tsdb::block::BlockMeta;
+use serde::Serialize;
 
 use super::{Moment, Place, block_id, moment, selector};
+use crate::listing::{Listed, Listing};
 use crate::output::{self, Table, line};
 use crate::{Format, Result, ToolError};
 
@@ -26,7 +29,7 @@ pub struct Args {
     /// External label that names the tenant.
     #[arg(long = "tenant-label-name", default_value = "tenant_id", value_name = "LABEL")]
     tenant_label: String,
-    /// List the requests in force.
+    /// List the requests in force, and how many blocks may still hold something of each.
     #[arg(long = "list", conflicts_with_all = ["matches", "revoke"])]
     list: bool,
     /// Take requests back (repeated): what no rewrite has taken out yet is back.
@@ -88,25 +91,64 @@ async fn revoke(args: &Args, place: Place<'_>) -> Result<()> {
     }
 }
 
+/// How far a request is.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    created: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    tenant: String,
+    mint: i64,
+    maxt: i64,
+    selectors: Vec<String>,
+    /// `masked` while a block may hold something of it, else `applied`.
+    state: &'static str,
+    /// Blocks that may hold something of it.
+    blocks: usize,
+    bytes: u64,
+    /// Of these, those that are marked for deletion.
+    marked: usize,
+}
+
 async fn list(args: &Args, place: Place<'_>) -> Result<()> {
     let deletions = Deletions::read(place.bucket).await?;
-    let mut table = Table::new(&["ID", "CREATED", "TENANT", "FROM", "UNTIL", "SELECTORS"]);
+    let listing = if deletions.is_empty() { Listing::default() } else { Listing::read(place.bucket).await? };
+    let mut rows = Vec::with_capacity(deletions.all.len());
     for deletion in &deletions.all {
-        let request = &deletion.request;
-        let from = if request.mint == i64::MIN { "-".to_owned() } else { output::moment(request.mint) };
+        let looked = Looked::read(place.bucket, deletion.id).await?;
+        let waits = |(b, m): &(&Listed, &BlockMeta)| !looked.blocks.contains(&b.id) && deletion.concerns(m);
+        let waiting: Vec<&Listed> = listing.with_meta().filter(waits).map(|(block, _)| block).collect();
+        let r = &deletion.request;
+        rows.push(Row {
+            id: r.id.clone(),
+            created: r.created,
+            tenant: r.tenant.clone(),
+            mint: r.mint,
+            maxt: r.maxt,
+            selectors: r.selector_texts(),
+            state: if waiting.is_empty() { "applied" } else { "masked" },
+            blocks: waiting.len(),
+            bytes: waiting.iter().map(|b| b.bytes()).sum(),
+            marked: waiting.iter().filter(|b| b.deletion.is_some()).count(),
+        });
+    }
+    let columns =
+        ["ID", "CREATED", "TENANT", "FROM", "UNTIL", "STATE", "BLOCKS", "BYTES", "MARKED", "SELECTORS"];
+    let mut table = Table::new(&columns);
+    for row in &rows {
+        let from = if row.mint == i64::MIN { "-".to_owned() } else { output::moment(row.mint) };
         table.row(vec![
-            request.id.clone(),
-            output::moment(request.created),
-            request.tenant.clone(),
+            row.id.clone(),
+            output::moment(row.created),
+            row.tenant.clone(),
             from,
-            output::moment(request.maxt),
-            request.selector_texts().join(" "),
+            output::moment(row.maxt),
+            row.state.to_owned(),
+            row.blocks.to_string(),
+            row.bytes.to_string(),
+            row.marked.to_string(),
+            row.selectors.join(" "),
         ]);
     }
-    let value = |d: &chronolith_bucket::deletions::Deletion| {
-        let r = &d.request;
-        json!({"id": r.id, "created": r.created, "tenant": r.tenant, "mint": r.mint, "maxt": r.maxt, "selectors": r.selector_texts()})
-    };
-    let values: Vec<_> = deletions.all.iter().map(value).collect();
-    output::write(place.out, args.output, &table, &values)
+    output::write(place.out, args.output, &table, &rows)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::ls::mark_names;
-use super::{Place, TimeArgs};
+use super::{Ignored, Place, TimeArgs};
 use crate::listing::{Listing, labels_text, thanos};
 use crate::output::{self, Table, duration, moment};
 use crate::{Format, Result, ToolError};
@@ -22,6 +22,8 @@ pub struct Args {
     output: Format,
     #[command(flatten)]
     times: TimeArgs,
+    #[command(flatten)]
+    ignored: Ignored,
 }
 
 #[derive(Serialize)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Place, TimeArgs};
+use super::{Ignored, Place, TimeArgs};
 use crate::listing::{Listed, Listing, Marks, labels_text, thanos};
 use crate::output::{self, Table, duration, line, moment};
 use crate::{Format, Result, ToolError};
@@ -20,6 +20,8 @@ pub struct Args {
     exclude_delete: bool,
     #[command(flatten)]
     times: TimeArgs,
+    #[command(flatten)]
+    ignored: Ignored,
 }
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use chronolith_model::BlockId;
 
 use super::{Place, block_id};
 use crate::Result;
-use crate::output::line;
+use crate::output::{Log, LogFormat};
 
 /// Flags of `mark`.
 #[derive(clap::Args, Clone, Debug)]
@@ -27,16 +27,19 @@ pub struct Args {
     /// Take the mark away.
     #[arg(long = "remove")]
     remove: bool,
+    #[command(flatten)]
+    output: LogFormat,
 }
 
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     let Place { bucket, now_ms, out } = place;
+    let mut log = Log::new(args.output, out);
     for id in &args.id {
         let key = layout::key(*id, &args.marker);
         if args.remove {
             let there = bucket.exists(&key).await?;
             bucket.delete(&key).await?;
-            line(out, format_args!("{id}: {}", if there { "mark removed" } else { "had no such mark" }))?;
+            log.add(id, if there { "mark removed" } else { "had no such mark" }, 0)?;
             continue;
         }
         // Reading the meta tells a wrong id from a right one.
@@ -48,7 +51,7 @@ pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
             }
             _ => NoDownsampleMark::write(bucket, *id, now_ms, &args.details, "manual").await?,
         };
-        line(out, format_args!("{id}: {}", if new { "marked" } else { "had that mark already" }))?;
+        log.add(id, if new { "marked" } else { "had that mark already" }, 0)?;
     }
-    Ok(())
+    log.finish()
 }

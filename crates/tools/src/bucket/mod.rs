@@ -13,6 +13,7 @@ mod verify;
 mod web;
 
 use std::io::Write;
+use std::path::Path;
 
 use chronolith_model::BlockId;
 use chronolith_objstore::Bucket;
@@ -33,13 +34,13 @@ pub enum BucketTool {
     Verify(verify::Args),
     /// Put a mark on blocks, or take it away.
     Mark(mark::Args),
-    /// Delete marked blocks after their delay, and uploads that stopped.
+    /// Delete marked blocks after their delay, and uploads that stopped, as the compactor does.
     Cleanup(cleanup::Args),
     /// Mark what is out of retention, and rewrite blocks of which some series are.
     Retention(retention::Args),
     /// Delete series: record a request that all readers honour, list requests, revoke one.
     Delete(delete::Args),
-    /// Take out of blocks what was deleted.
+    /// Write blocks anew without what was deleted, or with other labels.
     Rewrite(rewrite::Args),
     /// Copy blocks into another bucket.
     Replicate(replicate::Args),
@@ -76,6 +77,27 @@ impl BucketTool {
             BucketTool::WebJson(args) => web::run(args, place).await,
         }
     }
+}
+
+/// Thanos's flags for what needs no setting here: listings and reads of metas wait as long as the store's own timeouts say.
+#[derive(clap::Args, Clone, Debug)]
+struct Ignored {
+    /// Taken for compatibility.
+    #[arg(long = "timeout", hide = true, value_name = "DURATION")]
+    _timeout: Option<chronolith_service::config::DurationMs>,
+    /// Taken for compatibility.
+    #[arg(long = "block-sync-concurrency", hide = true, value_name = "N")]
+    _sync_concurrency: Option<usize>,
+}
+
+/// Where a document of `--<flag>` or `--<flag>-file` is from, and its text; `None` without either.
+fn document(flag: &str, inline: Option<&str>, file: Option<&Path>) -> Result<Option<(String, String)>> {
+    chronolith_service::config::inline_or_file(flag, inline, file).map_err(|e| usage(&e))
+}
+
+/// What is wrong with the command line or a file that it names.
+fn usage(error: &dyn std::error::Error) -> ToolError {
+    ToolError::Usage(chronolith_service::exit::error_chain(error))
 }
 
 fn block_id(text: &str) -> Result<BlockId, String> {

@@ -1,17 +1,17 @@
 //! `replicate`: blocks into another bucket, as they are.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chronolith_bucket::layout;
 use chronolith_model::{BlockId, Matcher};
 use chronolith_objstore::{Bucket, BucketMetrics};
-use chronolith_service::config::{DurationMs, inline_or_file};
+use chronolith_service::config::DurationMs;
 
-use super::{Place, TimeArgs, block_id, selector, work_dir};
+use super::{Place, TimeArgs, block_id, document, selector, work_dir};
 use crate::listing::{Listed, Listing, matches, thanos};
-use crate::output::line;
+use crate::output::{Log, LogFormat};
 use crate::progress::Progress;
 use crate::{Result, ToolError};
 
@@ -53,19 +53,23 @@ pub struct Args {
     /// Directory for what is under way.
     #[arg(long = "tmp.dir", value_name = "DIR")]
     tmp_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: LogFormat,
 }
 
 /// Thanos's pause.
 const PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
-    let to = open(args)?;
+    let to = open_other("objstore-to", args.to.as_deref(), args.to_file.as_deref())?
+        .ok_or_else(|| ToolError::Usage("give --objstore-to.config-file".to_owned()))?;
     let matchers = match args.matcher.as_str() {
         "" => Vec::new(),
         // Thanos takes bare matchers; ours are a selector with or without its braces.
         text if text.contains('{') => selector(text)?,
         text => selector(&format!("{{{text}}}"))?,
     };
+    let mut log = Log::new(args.output, place.out);
     loop {
         let listing = Listing::read(place.bucket).await?;
         let mut wanted: Vec<&Listed> =
@@ -76,12 +80,13 @@ pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
         let mut progress = Progress::new("copying", wanted.len());
         let mut bytes = 0;
         for block in &wanted {
-            bytes += copy(args, place.bucket, &to, block).await?;
-            line(place.out, format_args!("{} copied, {} bytes", block.id, block.bytes()))?;
+            bytes += copy(args.tmp_dir.as_deref(), place.bucket, &to, block).await?;
+            log.add(&block.id, "copied", block.bytes())?;
             progress.step(&block.id);
         }
         drop(progress);
-        line(place.out, format_args!("{} blocks, {bytes} bytes copied", wanted.len()))?;
+        log.say(format_args!("{} blocks, {bytes} bytes copied", wanted.len()))?;
+        log.finish()?;
         if args.single_run || !args.id.is_empty() {
             return Ok(());
         }
@@ -89,17 +94,15 @@ pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     }
 }
 
-fn open(args: &Args) -> Result<Bucket> {
-    let given = inline_or_file("objstore-to.config", args.to.as_deref(), args.to_file.as_deref());
-    let given = given.map_err(|e| ToolError::Usage(chronolith_service::exit::error_chain(&e)))?;
-    let Some((origin, text)) = given else {
-        return Err(ToolError::Usage("give --objstore-to.config-file".to_owned()));
-    };
+/// The bucket of `--<flag>.config` or `--<flag>.config-file`; `None` without either.
+pub(super) fn open_other(flag: &str, inline: Option<&str>, file: Option<&Path>) -> Result<Option<Bucket>> {
+    let found = document(&format!("{flag}.config"), inline, file)?;
+    let Some((origin, text)) = found else { return Ok(None) };
     let usage = |e: &dyn std::error::Error| {
         ToolError::Usage(format!("{origin}: {}", chronolith_service::exit::error_chain(e)))
     };
     let config = chronolith_objstore::config::parse(&text).map_err(|e| usage(&e))?;
-    chronolith_objstore::open(&config, BucketMetrics::default()).map_err(|e| usage(&e))
+    chronolith_objstore::open(&config, BucketMetrics::default()).map(Some).map_err(|e| usage(&e))
 }
 
 fn takes(args: &Args, block: &Listed, matchers: &[Matcher], now_ms: i64) -> bool {
@@ -120,8 +123,8 @@ fn takes(args: &Args, block: &Listed, matchers: &[Matcher], now_ms: i64) -> bool
 }
 
 /// Copies the files of a block, meta.json last. What is there with its size is kept.
-async fn copy(args: &Args, from: &Bucket, to: &Bucket, block: &Listed) -> Result<u64> {
-    let dir = work_dir(args.tmp_dir.as_deref())?;
+pub(super) async fn copy(tmp_dir: Option<&Path>, from: &Bucket, to: &Bucket, block: &Listed) -> Result<u64> {
+    let dir = work_dir(tmp_dir)?;
     let (file, mut bytes) = (dir.path().join("object"), 0);
     let is_data = |name: &str| name == layout::INDEX || name.starts_with("chunks/");
     for (name, size) in block.objects.iter().filter(|(name, _)| is_data(name)) {

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use serde::Serialize;
 
 use super::rewrite::{Publish, rewrite_in_bucket};
-use super::{Place, work_dir};
+use super::{Ignored, Place, usage, work_dir};
 use crate::listing::{Listing, labels_text, thanos};
 use crate::output::{self, Table, duration, line, moment};
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ pub struct Args {
     one_hour: DurationMs,
     /// retention.yml: defaults, tenants, series. The flags come before its defaults.
     #[arg(long = "retention.config-file", value_name = "FILE")]
-    config_file: Option<PathBuf>,
+    policy_file: Option<PathBuf>,
     /// Print blocks and bytes, and change nothing.
     #[arg(long = "dry-run")]
     dry_run: bool,
@@ -43,6 +43,14 @@ pub struct Args {
     /// Directory for what is under way.
     #[arg(long = "tmp.dir", value_name = "DIR")]
     tmp_dir: Option<PathBuf>,
+    /// What is out of retention is not fresh; the flag is taken for compatibility.
+    #[arg(long = "consistency-delay", hide = true, value_name = "DURATION")]
+    _consistency_delay: Option<DurationMs>,
+    /// Nothing is deleted here, see cleanup; the flag is taken for compatibility.
+    #[arg(long = "delete-delay", hide = true, value_name = "DURATION")]
+    _delete_delay: Option<DurationMs>,
+    #[command(flatten)]
+    ignored: Ignored,
 }
 
 #[derive(Serialize)]
@@ -62,9 +70,8 @@ struct Row {
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     let flags =
         Keep { raw_ms: args.raw.0, five_minutes_ms: args.five_minutes.0, one_hour_ms: args.one_hour.0 };
-    let policy = match &args.config_file {
-        Some(path) => Policy::load(path, flags)
-            .map_err(|e| ToolError::Usage(chronolith_service::exit::error_chain(&e)))?,
+    let policy = match &args.policy_file {
+        Some(path) => Policy::load(path, flags).map_err(|e| usage(&e))?,
         None => Policy::new(flags),
     };
     if policy.keeps_all() {

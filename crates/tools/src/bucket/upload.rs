@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use chronolith_bucket::{UploadOptions, upload_block};
 use chronolith_compact::rewrite::{Change, Rewritten, rewrite_block};
 use chronolith_model::{BlockId, Labels};
+use chronolith_objstore::Bucket;
 use chronolith_tsdb::block::{BlockMeta, ThanosMeta, Tombstones, list_blocks, verify};
 
 use super::{Place, new_id, work_dir};
 use crate::error::blocking;
-use crate::output::line;
+use crate::output::{Log, LogFormat};
 use crate::progress::Progress;
 use crate::{Result, ToolError};
 
@@ -31,6 +32,11 @@ pub struct Args {
     /// Directory for what is under way.
     #[arg(long = "tmp.dir", value_name = "DIR")]
     tmp_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: LogFormat,
+    /// Blocks are uploaded one after the other; the flag is taken for compatibility.
+    #[arg(long = "shipper.upload-concurrency", hide = true, value_name = "N")]
+    _concurrency: Option<usize>,
 }
 
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
@@ -42,25 +48,26 @@ pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     let blocks = list_blocks(&args.path)?;
     let mut progress = Progress::new("uploading", blocks.len());
     let (mut uploaded, mut failed) = (0, Vec::new());
+    let Place { bucket, now_ms, out } = place;
+    let mut log = Log::new(args.output, out);
     for (id, dir) in blocks {
-        match one(args, &place, id, &dir, &external).await {
+        match one(args, bucket, now_ms, id, &dir, &external).await {
             Ok(text) => {
                 uploaded += usize::from(text.starts_with("uploaded"));
-                line(place.out, format_args!("{id}: {text}"))?;
+                log.add(&id, text, 0)?;
             }
             Err(e @ ToolError::Bucket(_)) if is_of_store(&e) => return Err(e),
             Err(e) => {
-                line(
-                    place.out,
-                    format_args!("{id}: not uploaded: {}", chronolith_service::exit::error_chain(&e)),
-                )?;
+                let why = chronolith_service::exit::error_chain(&e);
+                log.add(&id, format!("not uploaded: {why}"), 0)?;
                 failed.push(id.to_string());
             }
         }
         progress.step(&id);
     }
     drop(progress);
-    line(place.out, format_args!("{uploaded} blocks uploaded"))?;
+    log.say(format_args!("{uploaded} blocks uploaded"))?;
+    log.finish()?;
     if failed.is_empty() {
         return Ok(());
     }
@@ -72,7 +79,14 @@ fn is_of_store(e: &ToolError) -> bool {
     matches!(e, ToolError::Bucket(e) if e.kind() == chronolith_bucket::ErrorKind::Unavailable)
 }
 
-async fn one(args: &Args, place: &Place<'_>, id: BlockId, dir: &Path, external: &Labels) -> Result<String> {
+async fn one(
+    args: &Args,
+    bucket: &Bucket,
+    now_ms: i64,
+    id: BlockId,
+    dir: &Path,
+    external: &Labels,
+) -> Result<String> {
     let mut meta = BlockMeta::read(dir)?;
     if meta.stats.num_samples == 0 {
         return Ok("skipped: it has no samples".to_owned());
@@ -88,7 +102,7 @@ async fn one(args: &Args, place: &Place<'_>, id: BlockId, dir: &Path, external: 
     }
     meta.thanos = Some(thanos);
     let (checked, work) = (dir.to_owned(), work_dir(args.tmp_dir.as_deref())?);
-    let (tmp, now_ms) = (work.path().to_owned(), place.now_ms);
+    let tmp = work.path().to_owned();
     // Buckets do not keep tombstones: what was deleted would be back.
     let prepared: Option<(PathBuf, BlockMeta)> = blocking(move || {
         verify(&checked)?;
@@ -102,6 +116,7 @@ async fn one(args: &Args, place: &Place<'_>, id: BlockId, dir: &Path, external: 
             applied: Vec::new(),
             source: "bucket.upload",
             always: false,
+            relabel: None,
         };
         let copy = tmp.join(format!("from-{}", meta.ulid));
         link_block(&checked, &copy)?;
@@ -114,7 +129,7 @@ async fn one(args: &Args, place: &Place<'_>, id: BlockId, dir: &Path, external: 
     .await?;
     let Some((from, meta)) = prepared else { return Ok("skipped: all of it was deleted".to_owned()) };
     let options = UploadOptions { hash: args.hash_func == "SHA256", allow_no_labels: false };
-    upload_block(place.bucket, &from, &meta, options, place.now_ms).await?;
+    upload_block(bucket, &from, &meta, options, now_ms).await?;
     Ok(if meta.ulid == id {
         "uploaded".to_owned()
     } else {

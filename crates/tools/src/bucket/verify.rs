@@ -11,10 +11,12 @@ use chronolith_bucket::{DeletionMark, ErrorKind, UploadOptions, download_block, 
 use chronolith_compact::group::GroupKey;
 use chronolith_compact::rewrite::rewrite_block;
 use chronolith_model::{BlockId, Labels, TimeRange};
+use chronolith_objstore::Bucket;
 use chronolith_tsdb::block::{Block, BlockMeta};
 use chronolith_tsdb::index::{SeriesRecord, SymbolCache};
 use serde::Serialize;
 
+use super::replicate::{copy, open_other};
 use super::rewrite::{Publish, reorder, rewrite_in_bucket};
 use super::{Place, block_id, work_dir};
 use crate::error::blocking;
@@ -51,6 +53,15 @@ pub struct Args {
     /// table, csv, tsv or json.
     #[arg(short = 'o', long = "output", default_value = "table", value_name = "FORMAT")]
     output: Format,
+    /// With --repair: file with the configuration of a bucket into which blocks are copied before they are marked.
+    #[arg(long = "objstore-backup.config-file", value_name = "FILE")]
+    backup_file: Option<PathBuf>,
+    /// The same as YAML on the command line.
+    #[arg(long = "objstore-backup.config", value_name = "YAML", conflicts_with = "backup_file")]
+    backup: Option<String>,
+    /// Blocks are marked and never deleted here, see cleanup; the flag is taken for compatibility.
+    #[arg(long = "delete-delay", hide = true, value_name = "DURATION")]
+    _delete_delay: Option<chronolith_service::config::DurationMs>,
     /// Directory for what is under way.
     #[arg(long = "tmp.dir", value_name = "DIR")]
     tmp_dir: Option<PathBuf>,
@@ -78,6 +89,7 @@ impl Issue {
 
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
     let wanted = |kind: &str| args.issues.is_empty() || args.issues.iter().any(|i| i == kind);
+    let backup = open_other("objstore-backup", args.backup.as_deref(), args.backup_file.as_deref())?;
     let listing = Listing::read(place.bucket).await?;
     if let Some(missing) = args.id.iter().find(|id| !listing.blocks.contains_key(id)) {
         return Err(ToolError::Usage(format!("there is no block {missing}")));
@@ -104,8 +116,10 @@ pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {
         }
     }
     if args.repair {
+        let mut progress = Progress::new("repairing", issues.len());
         for issue in &mut issues {
-            issue.repair = repair(args, &place, &listing, &duplicates, issue).await?;
+            issue.repair = repair(args, &place, backup.as_ref(), &listing, &duplicates, issue).await?;
+            progress.step(&issue.block);
         }
     }
     issues.sort_by(|a, b| (&a.block, a.issue).cmp(&(&b.block, b.issue)));
@@ -384,11 +398,17 @@ impl Found {
 async fn repair(
     args: &Args,
     place: &Place<'_>,
+    backup: Option<&Bucket>,
     listing: &Listing,
     duplicates: &BTreeMap<BlockId, BlockId>,
     issue: &Issue,
 ) -> Result<String> {
     let Ok(id) = issue.block.parse::<BlockId>() else { return Ok(String::new()) };
+    if let (Some(backup), Some(block), DUPLICATED_COMPACTION | INDEX_KNOWN_ISSUES) =
+        (backup, listing.blocks.get(&id), issue.issue)
+    {
+        copy(args.tmp_dir.as_deref(), place.bucket, backup, block).await?;
+    }
     match issue.issue {
         DUPLICATED_COMPACTION => {
             let Some(cover) = duplicates.get(&id) else { return Ok(String::new()) };

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Place, TimeArgs};
+use super::{Ignored, Place, TimeArgs};
 use crate::Result;
 use crate::listing::Listing;
 use crate::output::{self, moment};
@@ -15,6 +15,8 @@ pub struct Args {
     label: String,
     #[command(flatten)]
     times: TimeArgs,
+    #[command(flatten)]
+    ignored: Ignored,
 }
 
 pub(super) async fn run(args: &Args, place: Place<'_>) -> Result<()> {

@@ -88,6 +88,11 @@ impl Block {
         self.selection(matchers, range, true)
     }
 
+    /// The series of these references, in their order, with all of their chunks.
+    pub fn select_refs(&self, refs: Vec<u32>) -> Select {
+        Select::new(self, refs, TimeRange::ALL, false)
+    }
+
     fn selection(&self, matchers: &[Matcher], range: TimeRange, skip_chunks: bool) -> Result<Select> {
         let refs = if self.time_range().overlaps(&range) && !range.is_empty() {
             resolve_matchers(&self.inner.index, matchers)?

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chronolith_chunk::{Chunk, ChunkError};
 use chronolith_model::{BlockId, TimeRange};
 
 use crate::block::{BlockMeta, BlockParts, Compaction, HINT_OUT_OF_ORDER, SEGMENT_BYTES_MAX, ThanosMeta};
@@ -163,6 +164,13 @@ pub fn merge_blocks(
         out.extend(writer.finish(BlockParts { times, compaction, thanos: options.thanos.clone() })?);
     }
     Ok(out)
+}
+
+/// Chunks of one series of this resolution, from whatever sources, in time order and without overlaps: each timestamp once, that of
+/// the chunk that begins first.
+pub fn merge_chunks(chunks: Vec<Chunk>, resolution_ms: i64) -> Result<Vec<Chunk>, ChunkError> {
+    let pieces = chunks.into_iter().map(|chunk| overlap::Piece { input: 0, chunk }).collect();
+    overlap::deduplicate(pieces, Deduplication::OneToOne, resolution_ms).map_err(|(_, e)| e)
 }
 
 /// The history of a block merged from these.
