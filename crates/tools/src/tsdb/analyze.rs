@@ -10,6 +10,7 @@ use chronolith_tsdb::index::{SeriesRecord, SymbolCache};
 use chronolith_tsdb::postings::resolve_matchers;
 use serde_json::{Value, json};
 
+use super::extended::Extended;
 use crate::output::{self, duration, line};
 use crate::{Format, Result, ToolError};
 
@@ -22,6 +23,9 @@ pub struct Args {
     /// Series to look at.
     #[arg(long = "match", default_value = "", value_name = "SELECTOR")]
     matches: String,
+    /// Read all chunks as well, and show how full and how large they are.
+    #[arg(long = "extended")]
+    extended: bool,
     /// table or json.
     #[arg(short = 'o', long = "output", default_value = "table", value_name = "FORMAT")]
     output: Format,
@@ -95,6 +99,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         ("Highest cardinality labels", &cardinality),
         ("Highest cardinality metric names", &metrics),
     ];
+    let extended = args.extended.then(|| Extended::read(&block, &refs)).transpose()?;
     if args.output == Format::Json {
         let lists: Vec<Value> = lists
             .iter()
@@ -113,6 +118,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
             "postings": pairs.len(),
             "postingsEntries": entries,
             "lists": lists,
+            "chunks": extended.as_ref().map(Extended::json),
         });
         return output::json(out, &value);
     }
@@ -134,7 +140,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
             line(out, format_args!("{count} {key}"))?;
         }
     }
-    Ok(())
+    extended.map_or(Ok(()), |extended| extended.print(out))
 }
 
 /// The largest ones; equal ones by name.

@@ -1,20 +1,20 @@
 //! `create-blocks-from openmetrics`: a block for each stretch of time in which the text has samples.
 //!
-//! The text is read once for its times and once for each block, so memory is that of the largest block's samples.
+//! The text is read once for its times, and then once for as many blocks as [`SAMPLES_AT_ONCE`] lets be held in memory, at least one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chronolith_chunk::encode_floats;
-use chronolith_model::{BlockId, Labels};
+use chronolith_model::BlockId;
 use chronolith_service::config::DurationMs;
 use chronolith_tsdb::block::{Block, BlockParts, BlockWriter, BlockWriterOptions};
 
 use super::list::print;
-use super::openmetrics::{Sample, parse};
+use super::openmetrics::{Sample, Series, parse};
 use crate::progress::Progress;
 use crate::{Format, Result, ToolError};
 
@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Print no blocks.
     #[arg(short = 'q', long = "quiet")]
     quiet: bool,
+    /// How the blocks are printed: table, csv, tsv or json.
+    #[arg(short = 'o', long = "output", default_value = "table", value_name = "FORMAT")]
+    format: Format,
     /// The text.
     #[arg(value_name = "INPUT FILE")]
     input: PathBuf,
@@ -40,6 +43,13 @@ pub(super) struct Args {
     #[arg(default_value = "data/", value_name = "OUTPUT DIRECTORY")]
     output: PathBuf,
 }
+
+/// Samples held in memory at once, of 16 bytes each: a quarter of a gigabyte.
+const SAMPLES_AT_ONCE: u64 = 16 << 20;
+const READ_BYTES: usize = 1 << 20;
+
+/// Samples of one block by their series' number.
+type Held = HashMap<usize, Vec<(i64, f64)>>;
 
 const DEFAULT_BLOCK_MS: i64 = 2 * 3_600_000;
 
@@ -53,33 +63,40 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let mut input = open(args)?;
     let of_text = |e: String| ToolError::Usage(format!("{}: {e}", args.input.display()));
     let block_ms = block_ms(args.max_block_duration.0);
-    let mut windows = std::collections::BTreeSet::new();
+    let mut series = Series::default();
+    let mut windows: BTreeMap<i64, u64> = BTreeMap::new();
     let mut note = |s: Sample| {
-        windows.insert(s.t.div_euclid(block_ms));
+        *windows.entry(s.t.div_euclid(block_ms)).or_default() += 1;
         Ok(())
     };
-    parse(BufReader::new(&mut input), &mut note).map_err(of_text)?;
+    parse(BufReader::with_capacity(READ_BYTES, &mut input), &mut series, &mut note).map_err(of_text)?;
     std::fs::create_dir_all(&args.output).map_err(ToolError::io("create", &args.output))?;
 
     let mut progress = Progress::new("making blocks", windows.len());
     let mut made = Vec::new();
-    for window in windows {
+    let mut left: Vec<(i64, u64)> = windows.into_iter().rev().collect();
+    while let Some((first, mut samples)) = left.pop() {
+        let mut held: BTreeMap<i64, Held> = BTreeMap::from([(first, Held::new())]);
+        while let Some((window, more)) = left.pop_if(|(_, more)| samples + *more <= SAMPLES_AT_ONCE) {
+            samples += more;
+            held.insert(window, Held::new());
+        }
         input.rewind().map_err(ToolError::io("rewind", &args.input))?;
-        let mut series: HashMap<Labels, Vec<(i64, f64)>> = HashMap::new();
         let mut keep = |s: Sample| {
-            if s.t.div_euclid(block_ms) == window {
-                let labels = s.labels.with(args.label.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-                series.entry(labels).or_default().push((s.t, s.value));
+            if let Some(held) = held.get_mut(&s.t.div_euclid(block_ms)) {
+                held.entry(s.series).or_default().push((s.t, s.value));
             }
             Ok(())
         };
-        parse(BufReader::new(&mut input), &mut keep).map_err(of_text)?;
-        let id = write(args, series)?;
-        progress.step(&id);
-        made.push(Block::open(&args.output.join(id.to_string()))?);
+        parse(BufReader::with_capacity(READ_BYTES, &mut input), &mut series, &mut keep).map_err(of_text)?;
+        for held in held.into_values() {
+            let id = write(args, &series, held)?;
+            progress.step(&id);
+            made.push(Block::open(&args.output.join(id.to_string()))?);
+        }
     }
     drop(progress);
-    if args.quiet { Ok(()) } else { print(&made, args.human_readable, Format::Table, out) }
+    if args.quiet { Ok(()) } else { print(&made, args.human_readable, args.format, out) }
 }
 
 /// The input as a file that can be read again and again: a pipe is kept in a temporary one.
@@ -95,13 +112,23 @@ fn open(args: &Args) -> Result<File> {
     Ok(copy)
 }
 
-fn write(args: &Args, series: HashMap<Labels, Vec<(i64, f64)>>) -> Result<BlockId> {
+fn write(args: &Args, series: &Series, held: Held) -> Result<BlockId> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let id = BlockId(ulid::Ulid::from_parts(u64::try_from(now).unwrap_or(u64::MAX), rand::random()));
     let mut writer = BlockWriter::create(&args.output, id, BlockWriterOptions::default())?;
-    let mut series: Vec<_> = series.into_iter().collect();
-    series.sort_by(|a, b| a.0.cmp(&b.0));
-    for (labels, mut samples) in series {
+    let attached = || args.label.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+    let labels = |number: usize| series.labels()[number].with(attached());
+    let mut all: Vec<_> = held.into_iter().map(|(number, samples)| (labels(number), samples)).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    // Attached labels may make two series one.
+    all.dedup_by(|b, a| {
+        let same = a.0 == b.0;
+        if same {
+            a.1.append(&mut b.1);
+        }
+        same
+    });
+    for (labels, mut samples) in all {
         samples.sort_by_key(|(t, _)| *t);
         samples.dedup_by(|b, a| a.0 == b.0 && a.1.to_bits() == b.1.to_bits());
         if let Some(pair) = samples.windows(2).find(|w| w[0].0 == w[1].0) {

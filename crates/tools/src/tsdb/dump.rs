@@ -1,4 +1,4 @@
-//! `dump`: every sample of the blocks in a directory, a line each.
+//! `dump`, `dump-openmetrics`: every sample of the blocks in a directory, a line each.
 
 use std::io::Write;
 use std::iter::Peekable;
@@ -11,7 +11,7 @@ use chronolith_tsdb::block::{Block, Select, list_blocks};
 
 use crate::{Result, ToolError};
 
-/// Flags of `dump`.
+/// Flags of both.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// First timestamp, in milliseconds.
@@ -23,12 +23,43 @@ pub struct Args {
     /// Series to print (repeated).
     #[arg(long = "match", default_value = "{__name__=~\"(?s:.*)\"}", value_name = "SELECTOR")]
     matches: Vec<String>,
+    /// No sandbox is needed, as no WAL is read; the flag is taken for compatibility.
+    #[arg(long = "sandbox-dir-root", hide = true, value_name = "DIR")]
+    _sandbox: Option<PathBuf>,
     /// Directory of the blocks; one block's own directory does as well.
     #[arg(default_value = "data/", value_name = "DB PATH")]
     path: PathBuf,
 }
 
-pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+/// Flags of `dump`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct DumpArgs {
+    /// prom: a sample a line; seriesjson: the labels of each series, as JSON.
+    #[arg(long = "format", default_value = "prom", value_parser = ["prom", "seriesjson"], value_name = "FORMAT")]
+    format: String,
+    #[command(flatten)]
+    args: Args,
+}
+
+/// How a series is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Prom,
+    SeriesJson,
+    OpenMetrics,
+}
+
+pub(super) fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
+    let form = if args.format == "seriesjson" { Form::SeriesJson } else { Form::Prom };
+    dump(&args.args, form, out)
+}
+
+/// As text that `create-blocks-from openmetrics` takes. Native histograms have no form in it and are left out.
+pub(super) fn run_openmetrics(args: &Args, out: &mut dyn Write) -> Result<()> {
+    dump(args, Form::OpenMetrics, out)
+}
+
+fn dump(args: &Args, form: Form, out: &mut dyn Write) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
     let range = TimeRange::new(args.min_time, args.max_time);
     let selectors: Vec<Vec<Matcher>> = args
@@ -48,11 +79,21 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     for dir in dirs {
         let block = Block::open(&dir)?;
         for matchers in &selectors {
-            inputs.push(block.select(matchers, range)?.peekable());
+            let select = match form {
+                Form::SeriesJson => block.select_labels(matchers, range),
+                Form::Prom | Form::OpenMetrics => block.select(matchers, range),
+            };
+            inputs.push(select?.peekable());
         }
     }
     while let Some((labels, chunks)) = next_series(&mut inputs)? {
-        print(&labels, &chunks, range, &mut out)?;
+        match form {
+            Form::SeriesJson => writeln!(out, "{}", json_text(&labels)).map_err(ToolError::Output)?,
+            Form::Prom | Form::OpenMetrics => print(&labels, &chunks, range, form, &mut out)?,
+        }
+    }
+    if form == Form::OpenMetrics {
+        writeln!(out, "# EOF").map_err(ToolError::Output)?;
     }
     out.flush().map_err(ToolError::Output)
 }
@@ -85,7 +126,7 @@ fn next_series(inputs: &mut [Peekable<Select>]) -> Result<Option<(Labels, Vec<Ch
     Ok(Some((least, all)))
 }
 
-fn print(labels: &Labels, chunks: &[Chunk], range: TimeRange, out: &mut dyn Write) -> Result<()> {
+fn print(labels: &Labels, chunks: &[Chunk], range: TimeRange, form: Form, out: &mut dyn Write) -> Result<()> {
     let mut samples: Vec<(i64, SampleValue)> = Vec::new();
     for chunk in chunks {
         let fail =
@@ -101,9 +142,14 @@ fn print(labels: &Labels, chunks: &[Chunk], range: TimeRange, out: &mut dyn Writ
         samples.sort_by_key(|(t, _)| *t);
         samples.dedup_by_key(|(t, _)| *t);
     }
-    let text = go_text(labels);
+    let text = if form == Form::OpenMetrics { openmetrics_text(labels) } else { go_text(labels) };
     for (t, value) in samples {
         let written = match value {
+            SampleValue::Float(v) if form == Form::OpenMetrics => {
+                let (sign, ms) = (if t < 0 { "-" } else { "" }, t.unsigned_abs());
+                writeln!(out, "{text} {} {sign}{}.{:03}", format_g(v), ms / 1000, ms % 1000)
+            }
+            _ if form == Form::OpenMetrics => Ok(()),
             SampleValue::Float(v) => writeln!(out, "{text} {} {t}", format_g(v)),
             SampleValue::Histogram(h) => writeln!(out, "{text} {h} {t}"),
             SampleValue::FloatHistogram(h) => writeln!(out, "{text} {h} {t}"),
@@ -120,4 +166,20 @@ fn go_text(labels: &Labels) -> String {
         format!("{name}={}", go_quote(value.as_bytes()))
     };
     format!("{{{}}}", labels.iter().map(pair).collect::<Vec<_>>().join(", "))
+}
+
+/// Labels as OpenMetrics has them.
+fn openmetrics_text(labels: &Labels) -> String {
+    let own = labels.iter().filter(|(name, _)| *name != "__name__");
+    let pairs: Vec<String> =
+        own.map(|(name, value)| format!("{name}={}", go_quote(value.as_bytes()))).collect();
+    format!("{}{{{}}}", labels.metric_name().unwrap_or_default(), pairs.join(","))
+}
+
+/// Labels as Go's JSON.
+fn json_text(labels: &Labels) -> String {
+    let map: serde_json::Map<String, serde_json::Value> =
+        labels.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let text = serde_json::Value::Object(map).to_string();
+    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

@@ -3,6 +3,7 @@
 mod analyze;
 mod backfill;
 mod dump;
+mod extended;
 mod list;
 mod openmetrics;
 
@@ -20,7 +21,9 @@ pub enum TsdbTool {
     /// Show churn, cardinality and label lengths of a block.
     Analyze(analyze::Args),
     /// Print all samples.
-    Dump(dump::Args),
+    Dump(dump::DumpArgs),
+    /// Print all samples as text that create-blocks-from openmetrics takes.
+    DumpOpenmetrics(dump::Args),
     /// Make blocks.
     CreateBlocksFrom(From),
 }
@@ -45,6 +48,7 @@ impl TsdbTool {
             TsdbTool::List(args) => list::run(args, out),
             TsdbTool::Analyze(args) => analyze::run(args, out),
             TsdbTool::Dump(args) => dump::run(args, out),
+            TsdbTool::DumpOpenmetrics(args) => dump::run_openmetrics(args, out),
             TsdbTool::CreateBlocksFrom(From { source: Source::Openmetrics(args) }) => {
                 backfill::run(args, out)
             }

@@ -6,19 +6,60 @@
 //!
 //! Timestamps are seconds and become whole milliseconds, what is below cut off, as in Prometheus. `le` and `quantile` are
 //! spelled canonically (`1` becomes `1.0`) where the type says what they are.
+//!
+//! Text has the same series again and again, so [`Series`] remembers what a series' text was found to mean: of a line that names a known
+//! one only the value and the time are parsed.
 
+use std::collections::HashMap;
 use std::io::BufRead;
 
 use chronolith_model::histogram::format_g;
 use chronolith_model::{Labels, LabelsBuilder};
 
 /// A sample.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sample {
-    pub(super) labels: Labels,
+    /// The series, see [`Series::labels`].
+    pub(super) series: usize,
     pub(super) t: i64,
     pub(super) value: f64,
 }
+
+/// The series of a text by number, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Series {
+    labels: Vec<Labels>,
+    by_labels: HashMap<Labels, usize>,
+    /// As they are written, since the last line that says a type: what a text means depends on it.
+    by_text: HashMap<String, usize>,
+}
+
+impl Series {
+    /// The labels of series by number.
+    pub(super) fn labels(&self) -> &[Labels] {
+        &self.labels
+    }
+
+    fn number(&mut self, text: &str, kind: &Kind) -> Result<usize, String> {
+        if let Some(number) = self.by_text.get(text) {
+            return Ok(*number);
+        }
+        let labels = labels(text, kind)?;
+        let number = match self.by_labels.get(&labels) {
+            Some(number) => *number,
+            None => {
+                self.labels.push(labels.clone());
+                self.by_labels.insert(labels, self.labels.len() - 1);
+                self.labels.len() - 1
+            }
+        };
+        self.by_text.insert(text.to_owned(), number);
+        Ok(number)
+    }
+}
+
+/// The last name that got a type, and the type.
+type Kind = (String, String);
 
 /// Prometheus's NaN that is not a staleness marker.
 const NORMAL_NAN: u64 = 0x7ff8_0000_0000_0001;
@@ -28,10 +69,11 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// Reads all samples in their order and gives them to `each`. Errors name the line.
 pub(super) fn parse(
     mut input: impl BufRead,
+    all: &mut Series,
     each: &mut dyn FnMut(Sample) -> Result<(), String>,
 ) -> Result<(), String> {
-    let (mut line, mut number, mut kind, mut ended) =
-        (Vec::new(), 0u64, (String::new(), String::new()), false);
+    let (mut line, mut number, mut kind, mut ended) = (Vec::new(), 0u64, Kind::default(), false);
+    all.by_text.clear();
     loop {
         line.clear();
         number += 1;
@@ -54,17 +96,61 @@ pub(super) fn parse(
                 let (name, of) =
                     rest.rsplit_once(' ').ok_or_else(|| at("a type without a name".to_owned()))?;
                 kind = (name.trim_matches('"').to_owned(), of.to_owned());
+                all.by_text.clear();
             }
         } else if text.starts_with('#') || text.is_empty() {
             return Err(at(format!("neither a sample nor a known comment: {text:?}")));
         } else {
-            each(sample(text, &kind).map_err(at)?).map_err(at)?;
+            each(sample(text, &kind, all).map_err(at)?).map_err(at)?;
         }
     }
     if ended { Ok(()) } else { Err("data does not end with # EOF".to_owned()) }
 }
 
-fn sample(text: &str, kind: &(String, String)) -> Result<Sample, String> {
+fn sample(text: &str, kind: &Kind, all: &mut Series) -> Result<Sample, String> {
+    let (series, rest) = text.split_at(series_end(text)?);
+    let series_text = series;
+    let series = all.number(series, kind)?;
+    let mut c = Scanner { rest };
+    if !c.eat(' ') {
+        return Err("no value".to_owned());
+    }
+    let value = number(c.take_while(|ch| ch != ' '))?;
+    if !c.eat(' ') || c.rest.starts_with('#') {
+        return Err(format!("expected timestamp for series {series_text:?}, got none"));
+    }
+    let seconds = number(c.take_while(|ch| ch != ' '))?;
+    if !seconds.is_finite() {
+        return Err("a timestamp that is no time".to_owned());
+    }
+    if !c.rest.is_empty() && !c.rest.starts_with(" # ") {
+        return Err(format!("{:?} behind the timestamp", c.rest));
+    }
+    Ok(Sample { series, t: (seconds * 1000.0) as i64, value })
+}
+
+/// Where a series' text ends: behind the brace that closes its labels, or before the first space.
+fn series_end(text: &str) -> Result<usize, String> {
+    let bytes = text.as_bytes();
+    let Some(brace) = bytes.iter().position(|b| matches!(b, b'{' | b' ')).filter(|at| bytes[*at] == b'{')
+    else {
+        return Ok(bytes.iter().position(|b| *b == b' ').unwrap_or(bytes.len()));
+    };
+    let (mut at, mut quoted) = (brace + 1, false);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return Ok(at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    Err(if quoted { "a string does not end" } else { "labels do not end" }.to_owned())
+}
+
+/// The labels that a series' text means.
+fn labels(text: &str, kind: &Kind) -> Result<Labels, String> {
     let mut c = Scanner { rest: text };
     let mut labels = LabelsBuilder::new();
     let mut name = String::new();
@@ -107,26 +193,11 @@ fn sample(text: &str, kind: &(String, String)) -> Result<Sample, String> {
         return Err("no metric name".to_owned());
     }
     labels.add("__name__", &name);
-    if !c.eat(' ') {
-        return Err("no value".to_owned());
-    }
-    let value = number(c.take_while(|ch| ch != ' '))?;
-    if !c.eat(' ') || c.rest.starts_with('#') {
-        return Err(format!("expected timestamp for series {name:?}, got none"));
-    }
-    let seconds = number(c.take_while(|ch| ch != ' '))?;
-    if !seconds.is_finite() {
-        return Err("a timestamp that is no time".to_owned());
-    }
-    if !c.rest.is_empty() && !c.rest.starts_with(" # ") {
-        return Err(format!("{:?} behind the timestamp", c.rest));
-    }
-    let labels = labels.try_build().map_err(|e| e.to_string())?;
-    Ok(Sample { labels, t: (seconds * 1000.0) as i64, value })
+    labels.try_build().map_err(|e| e.to_string())
 }
 
 /// Bounds and quantiles in the one spelling that Prometheus stores.
-fn canonical(label: &str, value: String, name: &str, (of, kind): &(String, String)) -> String {
+fn canonical(label: &str, value: String, name: &str, (of, kind): &Kind) -> String {
     let numeric =
         matches!((label, kind.as_str()), ("le", "histogram" | "gaugehistogram") | ("quantile", "summary"));
     if !numeric || !name.starts_with(of.as_str()) {
@@ -200,12 +271,13 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<String>, String> {
-        let mut out = Vec::new();
-        parse(text.as_bytes(), &mut |s| {
-            out.push(format!("{} {} {}", s.labels, format_g(s.value), s.t));
+        let (mut out, mut series) = (Vec::new(), Series::default());
+        parse(text.as_bytes(), &mut series, &mut |s| {
+            out.push(s);
             Ok(())
         })?;
-        Ok(out)
+        let text = |s: Sample| format!("{} {} {}", series.labels()[s.series], format_g(s.value), s.t);
+        Ok(out.into_iter().map(text).collect())
     }
 
     #[test]
@@ -226,12 +298,29 @@ mod tests {
     }
 
     #[test]
+    fn a_series_is_one_however_it_is_written() {
+        let text = "a{x=\"1\",y=\"}\"} 1 1\na{y=\"}\",x=\"1\"} 2 2\na{x=\"1\",y=\"}\"} 3 3\n\
+                    # TYPE a summary\na{quantile=\"1\"} 1 1\n# TYPE b gauge\na{quantile=\"1\"} 1 1\n# EOF";
+        let mut series = Series::default();
+        let mut seen = Vec::new();
+        parse(text.as_bytes(), &mut series, &mut |s| {
+            seen.push(s.series);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [0, 0, 0, 1, 2]);
+        assert_eq!(series.labels()[1].get("quantile"), Some("1.0"));
+        assert_eq!(series.labels()[2].get("quantile"), Some("1"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (text, error) in [
             ("a 1 1\n", "data does not end with # EOF"),
             ("a 1\n# EOF\n", "line 1: expected timestamp"),
             ("a 1 1\n\n# EOF\n", "line 2: neither"),
-            ("a{b=\"c\" 1 1\n# EOF", "line 1: labels are not separated"),
+            ("a{b=\"c\" 1 1\n# EOF", "line 1: labels do not end"),
+            ("a{b=\"c\" d=\"e\"} 1 1\n# EOF", "line 1: labels are not separated"),
             ("a{b=\"c\",b=\"d\"} 1 1\n# EOF", "line 1: label \"b\" is there twice"),
             ("a{b=\"c} 1 1\n# EOF", "line 1: a string does not end"),
             ("a x 1\n# EOF", "line 1: \"x\" is no number"),
