@@ -241,23 +241,9 @@ impl Cluster {
     /// and until then answers without those that were away.
     pub fn wait_seen(&self, without: &[usize]) {
         let receivers = self.receivers.iter().enumerate().filter(|(i, _)| !without.contains(i));
-        let mut wanted: BTreeSet<&str> = receivers.map(|(_, r)| r.grpc.as_str()).collect();
-        wanted.insert(&self.store_grpc);
-        // Since now: what was seen before a restart does not count.
-        let since = now_ms();
-        wait_until("the querier to see everybody", PATIENCE, || {
-            let body = Answer::of(&self.querier.get("/api/v1/stores")).body;
-            let all = body["data"].as_object()?.values().filter_map(|list| list.as_array()).flatten();
-            let up = all.filter(|e| {
-                e["lastError"].is_null()
-                    && e["lastCheck"]
-                        .as_str()
-                        .and_then(|t| t.parse::<Timestamp>().ok())
-                        .is_some_and(|t| t.as_millisecond() >= since)
-            });
-            let names: BTreeSet<&str> = up.filter_map(|e| e["name"].as_str()).collect();
-            wanted.is_subset(&names).then_some(())
-        });
+        let mut wanted: Vec<&str> = receivers.map(|(_, r)| r.grpc.as_str()).collect();
+        wanted.push(&self.store_grpc);
+        wait_seen(&self.querier, &wanted);
     }
 
     /// URLs of remote write of the receivers that a load balancer would send to: all but `without`.
@@ -301,6 +287,24 @@ impl Cluster {
             receiver.process.stop();
         }
     }
+}
+
+/// Waits until a querier has found that these answer, since now: what was seen before a restart does not count.
+pub(crate) fn wait_seen(querier: &Chronolith, wanted: &[&str]) {
+    let since = now_ms();
+    wait_until("the querier to see everybody", PATIENCE, || {
+        let body = Answer::of(&querier.get("/api/v1/stores")).body;
+        let all = body["data"].as_object()?.values().filter_map(|list| list.as_array()).flatten();
+        let up = all.filter(|e| {
+            e["lastError"].is_null()
+                && e["lastCheck"]
+                    .as_str()
+                    .and_then(|t| t.parse::<Timestamp>().ok())
+                    .is_some_and(|t| t.as_millisecond() >= since)
+        });
+        let names: BTreeSet<&str> = up.filter_map(|e| e["name"].as_str()).collect();
+        wanted.iter().all(|name| names.contains(name)).then_some(())
+    });
 }
 
 fn objstore(dir: &Scratch) -> String {
