@@ -3,7 +3,7 @@
 //! The label set of a series is kept as the bytes of remote write 1.0's `repeated Label labels = 1` fields
 //! (`0x0A len (0x0A len name 0x12 len value)` …). A remote-write 1.0 request is thus used as it lies: the batch
 //! owns the decompressed body and points into it, and the head hashes the bytes without parsing a label. The
-//! other protocols render their labels into the same form, or into a dictionary of them ([`LabelDictionary`]).
+//! other protocols render their labels into the same form, or leave them in a table of symbols ([`LabelDictionary`]).
 
 mod dictionary;
 mod edit;
@@ -28,7 +28,7 @@ pub enum WriteHistogram {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    /// In the body, or among the dictionary's references.
+    /// In the body: a section, or references to the dictionary's symbols.
     labels: Range<u32>,
     samples: Range<u32>,
     histograms: Range<u32>,
@@ -51,7 +51,7 @@ pub struct WriteBatch {
     histogram_start_ts: Vec<i64>,
     exemplars: Vec<Exemplar>,
     metadata: Vec<WriteMetadata>,
-    /// Empty unless the labels of all series are named by number.
+    /// Empty unless the labels of all series are references.
     dictionary: LabelDictionary,
 }
 
@@ -105,6 +105,19 @@ impl WriteBatch {
             histogram_start_ts: column(&self.histogram_start_ts, &e.histograms),
             exemplars: &self.exemplars[range(&e.exemplars)],
         }
+    }
+
+    /// The float samples of the `i`-th series.
+    #[inline]
+    pub fn samples(&self, i: usize) -> &[Sample] {
+        &self.samples[range(&self.series[i].samples)]
+    }
+
+    /// True when the `i`-th series has no histogram and no exemplar.
+    #[inline]
+    pub fn has_only_floats(&self, i: usize) -> bool {
+        let entry = &self.series[i];
+        entry.histograms.is_empty() && entry.exemplars.is_empty()
     }
 
     /// True when a sample says since when it counts.
@@ -356,16 +369,21 @@ fn fill(column: &mut Vec<i64>, len: usize) {
 /// unique, values non-empty, and minimal varints.
 pub fn encode_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
     for (name, value) in pairs {
-        let inner = 2 + varint_len(name.len()) + varint_len(value.len()) + name.len() + value.len();
-        out.push(0x0A);
-        put_varint(inner, out);
-        out.push(0x0A);
-        put_varint(name.len(), out);
-        out.extend_from_slice(name.as_bytes());
-        out.push(0x12);
-        put_varint(value.len(), out);
-        out.extend_from_slice(value.as_bytes());
+        put_label(name.as_bytes(), value.as_bytes(), out);
     }
+}
+
+/// One label of a section.
+fn put_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let inner = 2 + varint_len(name.len()) + varint_len(value.len()) + name.len() + value.len();
+    out.push(0x0A);
+    put_varint(inner, out);
+    out.push(0x0A);
+    put_varint(name.len(), out);
+    out.extend_from_slice(name);
+    out.push(0x12);
+    put_varint(value.len(), out);
+    out.extend_from_slice(value);
 }
 
 fn varint_len(v: usize) -> usize {

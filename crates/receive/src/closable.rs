@@ -31,6 +31,10 @@ impl ClosableSink {
 
 #[async_trait]
 impl WriteSink for ClosableSink {
+    fn knows_keys(&self) -> bool {
+        self.inner.knows_keys()
+    }
+
     async fn write_by(
         &self,
         tenant: &TenantId,
@@ -59,6 +63,10 @@ mod tests {
 
     #[async_trait]
     impl WriteSink for Slow {
+        fn knows_keys(&self) -> bool {
+            true
+        }
+
         async fn write_by(
             &self,
             _: &TenantId,
@@ -76,6 +84,7 @@ mod tests {
         let may_end = Arc::new(Semaphore::new(0));
         let slow = Arc::new(Slow(Mutex::new(0), Arc::clone(&may_end)));
         let sink = ClosableSink::new(slow.clone());
+        assert!(sink.knows_keys(), "as the one inside");
         let tenant = TenantId::default();
         let mut write = Box::pin(sink.write(&tenant, WriteBatch::default()));
         assert!(futures::poll!(&mut write).is_pending());

@@ -30,10 +30,8 @@ pub trait WriteSink: Send + Sync {
     }
 
     /// True when label sections need not be rendered: the sink knows series by [`WriteBatch::keys`]. Others are only given
-    /// batches that have been rendered.
-    fn knows_keys(&self) -> bool {
-        false
-    }
+    /// batches that have been rendered. Without a default: a wrapper that forgot to ask would have every batch rendered.
+    fn knows_keys(&self) -> bool;
 }
 
 /// How a batch comes to a sink.

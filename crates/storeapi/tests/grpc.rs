@@ -140,6 +140,10 @@ struct Recorder(Mutex<Vec<(String, Vec<String>, usize)>>);
 
 #[async_trait]
 impl WriteSink for Recorder {
+    fn knows_keys(&self) -> bool {
+        false
+    }
+
     async fn write_by(
         &self,
         tenant: &TenantId,

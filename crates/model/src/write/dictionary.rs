@@ -1,60 +1,51 @@
-//! Label sections as numbers: labels stand once in the body, and a series names them.
+//! Label sets as numbers: the body has a table of symbols, and a series names its labels by them.
 //!
 //! ```text
-//! body     label 0 | label 1 | label 2 | …        each rendered as in a section
-//! refs     0 1 2 | 0 1 3 | 0 1 4 | …               the labels of series 0, 1, 2, …
-//! keys     k0    | k1    | k2    | …               what a series is called for as long as the process lives
+//! body     … text 0 … text 1 … text 2 …           the symbols, wherever the protocol puts them
+//! refs     1 2 3 4 | 1 2 3 5 | …                   also in the body: name, value, name, value, … of series 0, 1, …, as varints
+//! keys     k0      | k1      | …                   what a series is called for as long as the process lives
 //! ```
 //!
 //! A protocol that sends names and values once a request comes so to the head, which knows a series again by its key and
-//! then needs no section. A key is the sum of a keyed 128-bit hash of each label: equal sets have equal keys, whatever
-//! their order, and nobody who does not know the hash's key can make two sets share one. Whoever needs the sections
-//! themselves (relabeling, splitting, placement, peers) has them rendered first, [`WriteBatch::render`].
+//! then needs no label. Equal sets have equal keys, whatever their order, and nobody who does not know the secret that goes
+//! into them can make two sets share one: that is the decoder's promise. Whoever needs the sections themselves
+//! (relabeling, splitting, placement, peers) has them rendered first, [`WriteBatch::render`].
 
 use bytes::Bytes;
 
-use super::{WriteBatch, WriteBatchBuilder, range};
+use super::{WriteBatch, WriteBatchBuilder, put_label, range, take_varint};
 use std::ops::Range;
 
-/// The labels of a batch, and which series has which.
+/// The symbols of a batch, and what its series are called.
 #[derive(Clone, Debug, Default)]
 pub struct LabelDictionary {
-    /// Where in the body each label lies.
-    labels: Vec<Range<u32>>,
-    refs: Vec<u32>,
+    /// Where in the body each symbol's text lies.
+    symbols: Vec<Range<u32>>,
     /// One a series.
     pub(super) keys: Vec<u128>,
 }
 
 impl LabelDictionary {
-    /// Adds a label that lies at `at` in the body; the answer is its number.
-    pub fn add(&mut self, at: Range<u32>) -> u32 {
-        self.labels.push(at);
-        self.labels.len() as u32 - 1
-    }
-
-    /// Adds a label to the series that is read.
+    /// Adds the symbol whose text lies at `at` in the body. Symbols count from 0.
     #[inline(always)]
-    pub fn push_ref(&mut self, label: u32) {
-        self.refs.push(label);
+    pub fn push_symbol(&mut self, at: Range<u32>) {
+        self.symbols.push(at);
     }
 
-    /// Labels named so far: where the next series' begin.
-    #[inline(always)]
-    fn refs_len(&self) -> u32 {
-        self.refs.len() as u32
-    }
-
-    /// Writes the section of the series whose labels are named at `refs`.
-    fn render(&self, body: &[u8], refs: Range<u32>, out: &mut Vec<u8>) {
-        for label in &self.refs[range(&refs)] {
-            out.extend_from_slice(&body[range(&self.labels[*label as usize])]);
+    /// Writes the section of a series with these references: as far as they are numbers, in pairs, and name symbols.
+    pub fn render(&self, body: &[u8], mut refs: &[u8], out: &mut Vec<u8>) {
+        let mut next = || {
+            // Cut to 32 bits, as protobuf has it.
+            let symbol = take_varint(&mut refs).ok()? as u32;
+            self.symbols.get(symbol as usize).map(|at| &body[range(at)])
+        };
+        while let (Some(name), Some(value)) = (next(), next()) {
+            put_label(name, value, out);
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.labels.clear();
-        self.refs.clear();
+        self.symbols.clear();
         self.keys.clear();
     }
 }
@@ -71,7 +62,7 @@ impl WriteBatch {
             return self.series(i).labels;
         }
         buf.clear();
-        self.dictionary.render(&self.body, self.series[i].labels.clone(), buf);
+        self.dictionary.render(&self.body, &self.body[range(&self.series[i].labels)], buf);
         buf
     }
 
@@ -83,7 +74,7 @@ impl WriteBatch {
         let mut rendered = Vec::new();
         for entry in &mut self.series {
             let start = rendered.len() as u32;
-            self.dictionary.render(&self.body, entry.labels.clone(), &mut rendered);
+            self.dictionary.render(&self.body, &self.body[range(&entry.labels)], &mut rendered);
             entry.labels = start..rendered.len() as u32;
         }
         self.dictionary.clear();
@@ -98,37 +89,29 @@ impl WriteBatchBuilder {
         &mut self.batch.dictionary
     }
 
-    /// Opens a series whose labels the dictionary is told next; [`WriteBatchBuilder::set_key`] closes them. Either all series
-    /// of a batch are opened so or none.
+    /// The dictionary of the batch that is filled, to look into.
+    pub fn dictionary(&self) -> &LabelDictionary {
+        &self.batch.dictionary
+    }
+
+    /// Opens a series whose labels come next; [`WriteBatchBuilder::set_key`] names it. Either all series of a batch are opened
+    /// so or none.
     #[inline(always)]
     pub fn push_keyed_series(&mut self) {
-        let at = self.batch.dictionary.refs_len();
-        self.push_series(at..at);
+        self.push_series(0..0);
         self.batch.dictionary.keys.push(0);
     }
 
-    /// The open series' labels are those named since it was opened, and this is its key.
+    /// The open series' key. Its references are set as a label section is, with [`WriteBatchBuilder::set_labels`] or
+    /// [`WriteBatchBuilder::set_labels_bytes`].
     #[inline(always)]
     pub fn set_key(&mut self, key: u128) {
-        let end = self.batch.dictionary.refs_len();
-        self.open().labels.end = end;
         *self.batch.dictionary.keys.last_mut().expect("the series was opened with a key") = key;
-    }
-
-    /// The section of the open series, whose labels lie in `body` so far.
-    pub fn render_open(&self, body: &[u8], out: &mut Vec<u8>) {
-        if let Some(open) = self.batch.series.last() {
-            self.batch.dictionary.render(body, open.labels.clone(), out);
-        }
     }
 
     /// Takes the open series back, as [`WriteBatchBuilder::drop_series`].
     pub fn drop_keyed_series(&mut self) {
-        if let Some(open) = self.batch.series.last() {
-            let start = open.labels.start;
-            self.batch.dictionary.refs.truncate(start as usize);
-            self.batch.dictionary.keys.pop();
-        }
+        self.batch.dictionary.keys.pop();
         self.drop_series();
     }
 }
@@ -140,19 +123,24 @@ mod tests {
     use crate::write::encode_labels;
 
     fn batch() -> (WriteBatch, Vec<Vec<u8>>) {
-        let mut body = Vec::new();
+        // Two series' references, then the symbols.
+        let mut body = vec![1, 2, 3, 4, 1, 2, 3, 5];
         let mut builder = WriteBatchBuilder::default();
-        builder.start(0);
-        for (name, value) in [("__name__", "up"), ("a", "1"), ("a", "2")] {
+        builder.start(body.len() as u32 + "__name__upa12".len() as u32);
+        for symbol in ["", "__name__", "up", "a", "1", "2"] {
             let start = body.len() as u32;
-            encode_labels([(name, value)], &mut body);
-            builder.dictionary_mut().add(start..body.len() as u32);
+            body.extend_from_slice(symbol.as_bytes());
+            builder.dictionary_mut().push_symbol(start..body.len() as u32);
         }
-        for labels in [[0, 1], [0, 2], [1, 2]] {
+        for (refs, key) in [(0..4, 1u8), (4..8, 2), (4..6, 3)] {
             builder.push_keyed_series();
-            labels.iter().for_each(|l| builder.dictionary_mut().push_ref(*l));
-            builder.set_key(u128::from(labels[1]));
-            builder.push_sample(Sample { t: 1, v: f64::from(labels[1]) });
+            match key {
+                1 => builder.set_labels(refs),
+                // In pieces, say.
+                _ => builder.set_labels_bytes(&body[range(&refs)]),
+            }
+            builder.set_key(u128::from(key));
+            builder.push_sample(Sample { t: 1, v: f64::from(key) });
         }
         builder.drop_keyed_series();
         let want = [("a", "1"), ("a", "2")].map(|pair| {
@@ -160,7 +148,7 @@ mod tests {
             encode_labels([("__name__", "up"), pair], &mut section);
             section
         });
-        (builder.finish_rendered(Bytes::from(body)), want.to_vec())
+        (builder.finish(Bytes::from(body)), want.to_vec())
     }
 
     #[test]

@@ -326,6 +326,11 @@ pub(crate) struct RingWrites(pub(crate) Arc<RingSink>);
 
 #[async_trait]
 impl WriteSink for RingWrites {
+    /// Placement and peers want sections.
+    fn knows_keys(&self) -> bool {
+        false
+    }
+
     async fn write_by(
         &self,
         tenant: &TenantId,

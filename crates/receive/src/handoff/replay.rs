@@ -212,6 +212,10 @@ mod tests {
 
     #[async_trait::async_trait]
     impl WriteSink for FailsAt {
+        fn knows_keys(&self) -> bool {
+            false
+        }
+
         async fn write_by(
             &self,
             _: &TenantId,

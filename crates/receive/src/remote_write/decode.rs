@@ -8,7 +8,7 @@ use chronolith_model::{TenantId, WriteBatch};
 use chronolith_storeapi::WriteReport;
 use parking_lot::Mutex;
 
-use super::pool::{BatchPool, Scratch};
+use super::pool::{BatchPool, BatchSlot};
 use super::protocol::{Encoding, Format};
 use super::reply::Refusal;
 use super::wire::WireError;
@@ -50,14 +50,24 @@ impl Format {
         pool: &BatchPool,
     ) -> Result<Decoded, Refusal> {
         let mut slot = pool.take();
-        if self == Format::V1 {
-            let read = compressed
-                .decompress(&mut slot.body)
-                .and_then(|()| Ok(decode_v1::decode(&slot.body, &mut slot.builder)?));
+        let columns = usize::try_from(memory_max).unwrap_or(usize::MAX).saturating_sub(compressed.len);
+        if matches!(self, Format::V1 | Format::V2) {
+            let read = compressed.decompress(&mut slot.body).and_then(|()| {
+                let BatchSlot { body, builder } = &mut slot;
+                if self == Format::V1 {
+                    return Ok((decode_v1::decode(body, builder)?, WriteReport::default()));
+                }
+                let mut symbols = pool.take_symbols();
+                let hearing = Some(pool.hearing(tenant));
+                let read = decode_v2::decode(body, columns, pool.label_key(), hearing, &mut symbols, builder);
+                pool.put_symbols(symbols);
+                let read = read?;
+                Ok((read.stats, read.refused))
+            });
             return match read {
-                Ok(stats) => {
+                Ok((stats, refused)) => {
                     let batch = slot.builder.finish(slot.body.freeze());
-                    Ok(Decoded { batch, stats, refused: WriteReport::default() })
+                    Ok(Decoded { batch, stats, refused })
                 }
                 Err(refusal) => {
                     pool.put(slot);
@@ -65,27 +75,19 @@ impl Format {
                 }
             };
         }
-        let mut scratch = pool.take_scratch();
-        let columns = usize::try_from(memory_max).unwrap_or(usize::MAX).saturating_sub(compressed.len);
-        let read = compressed.decompress(&mut scratch.body).and_then(|()| {
-            let Scratch { body, symbols } = &mut scratch;
-            let (rendered, builder) = (&mut slot.body, &mut slot.builder);
-            if self == Format::V2 {
-                let hearing = Some(pool.hearing(tenant));
-                let read =
-                    decode_v2::decode(body, columns, pool.label_key(), hearing, symbols, rendered, builder)?;
-                return Ok((read.stats, read.refused));
-            }
+        let mut plain = pool.take_plain();
+        let read = compressed.decompress(&mut plain).and_then(|()| {
             let protobuf = match self {
-                Format::OtlpJson => Some(otlp::to_protobuf(body).map_err(Refusal::Json)?),
+                Format::OtlpJson => Some(otlp::to_protobuf(&plain).map_err(Refusal::Json)?),
                 _ => None,
             };
-            let message = protobuf.as_deref().unwrap_or(body);
+            let message = protobuf.as_deref().unwrap_or(&plain);
             let deltas = totals.map(|totals| Deltas::new(totals, pool.label_key(), Instant::now()));
+            let (rendered, builder) = (&mut slot.body, &mut slot.builder);
             let read = otlp::translate(message, otlp, deltas, columns, rendered, builder)?;
             Ok((read.stats, read.refused))
         });
-        pool.put_scratch(scratch);
+        pool.put_plain(plain);
         match read {
             Ok((stats, refused)) => {
                 let batch = slot.builder.finish_rendered(slot.body.freeze());

@@ -8,11 +8,11 @@
 //! Metadata   { 1: type, 3: help ref, 4: unit ref }
 //! ```
 //!
-//! The symbols are found first, wherever they stand. A label, a pair of them, is rendered and hashed when it first comes
-//! ([`super::label_table`]); a series is then a list of labels by number, and the sum of their hashes is its key
-//! ([`chronolith_model::write::LabelDictionary`]). The head knows it by that key; the bytes that remote write 1.0 would
-//! have sent come about only where it does not, so that both protocols name a series alike. What is in a section the head
-//! checks, when it sees it for the first time.
+//! The symbols come first and are hashed, each once ([`symbols`]). A series keeps its references where they lie in the body;
+//! its key is the sum of its labels' hashes, each made of those of a name and a value ([`super::label_key`]). The head
+//! knows it by that key, and then no byte of a label was touched; the bytes that remote write 1.0 would have sent come
+//! about only where it does not, so that both protocols name a series alike. What is in a section the head checks, when it
+//! sees it for the first time.
 //!
 //! A series whose references point nowhere, or that has no sample, is left out and named in the answer; the others are
 //! stored. Bytes that are no protobuf refuse the request as a whole.
@@ -20,51 +20,23 @@
 //! Two bytes of reference can stand for a symbol of any length, so what columns may grow to, and sections if all of them are
 //! rendered, is bounded by the caller.
 
-use bytes::BytesMut;
+mod said;
+mod symbols;
+
+use std::ops::Range;
+
 use chronolith_model::write::decode_labels;
-use chronolith_model::{
-    Exemplar, LabelsBuilder, MetricKind, MetricMetadata, WriteBatchBuilder, WriteMetadata,
-};
+use chronolith_model::{Exemplar, LabelsBuilder, WriteBatchBuilder};
 use chronolith_storeapi::{RejectKind, WriteRejection, WriteReport};
 
-use super::decode::{
-    Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, METADATA_BYTES, SAMPLE_BYTES, SERIES_BYTES,
-};
+use super::decode::{Budget, DecodeError, DecodeStats, EXEMPLAR_BYTES, SAMPLE_BYTES, SERIES_BYTES};
 use super::heard::Hearing;
-use super::label_table::{Label, LabelKey, LabelTable, NO_LABEL, Rendering};
-use super::sections::{Piece, Sections};
+use super::label_key::LabelKey;
 use super::wire::{Cursor, WireError, WireType};
 use super::{histogram, sample};
-
-/// A symbol, the first label whose value it is, and what the request last said of the metric of this name.
-#[derive(Clone, Copy, Debug)]
-struct Symbol {
-    piece: Piece,
-    labels: u32,
-    said: Option<Said>,
-}
-
-/// What is known of a request while it is decoded: memory to use again.
-#[derive(Debug, Default)]
-pub struct Symbols {
-    symbols: Vec<Symbol>,
-    labels: LabelTable,
-}
-
-impl Symbols {
-    /// Bytes of memory held.
-    pub(super) fn capacity_bytes(&self) -> usize {
-        (self.symbols.capacity() * size_of::<Symbol>()).max(self.labels.capacity_bytes())
-    }
-}
-
-/// Type, help and unit of a metric as they stand in the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Said {
-    kind: u32,
-    help: u32,
-    unit: u32,
-}
+use said::Said;
+pub use symbols::Symbols;
+use symbols::{Found, Scan};
 
 /// What was read beside what is in the batch.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,9 +47,9 @@ pub struct DecodedV2 {
     pub refused: WriteReport,
 }
 
-/// Reads an `io.prometheus.write.v2.Request` into `builder`, which is started over, and its labels into `rendered`;
-/// [`WriteBatchBuilder::finish_rendered`] is then given that buffer. Sections, should they be rendered, and columns each
-/// take at most `bytes_max`. `key` hashes labels. What `hearing` has heard of a metric before is left out.
+/// Reads an `io.prometheus.write.v2.Request` into `builder`, which is started over. `body` must be the very bytes that
+/// [`WriteBatchBuilder::finish`] is given afterwards. Sections, should they be rendered, and columns each take at most
+/// `bytes_max`. `key` hashes labels. What `hearing` has heard of a metric before is left out.
 ///
 /// # Errors
 /// The builder's content is then of no use; start over.
@@ -87,96 +59,44 @@ pub fn decode(
     key: &LabelKey,
     hearing: Option<Hearing<'_>>,
     symbols: &mut Symbols,
-    rendered: &mut BytesMut,
     builder: &mut WriteBatchBuilder,
 ) -> Result<DecodedV2, DecodeError> {
-    u32::try_from(body.len()).map_err(|_| WireError { offset: 0, what: "body over 4 GiB" })?;
-    builder.start(0);
-    let mut budget = Budget::new(bytes_max);
-    let Symbols { symbols, labels } = symbols;
-    labels.clear();
-    let Found { name_symbol, mut request } = read_symbols(body, &mut budget, symbols)?;
-    let mut decoder = Decoder {
-        body,
-        symbols,
-        labels,
-        key,
-        hearing,
-        name_symbol,
-        sections_left: bytes_max as u64,
-        sections: Sections::new(rendered, bytes_max),
-        builder,
-        budget,
-        out: DecodedV2::default(),
+    let body_len = u32::try_from(body.len()).map_err(|_| WireError { offset: 0, what: "body over 4 GiB" })?;
+    let mut attempt = |scan| {
+        builder.start(body_len);
+        let mut budget = Budget::new(bytes_max);
+        let found = symbols.read(body, scan, key, &mut budget, builder.dictionary_mut())?;
+        let mut decoder = Decoder {
+            body,
+            symbols: &mut *symbols,
+            key,
+            name_symbol: found.name_symbol,
+            sections_left: bytes_max as u64,
+            joined: Vec::new(),
+            builder: &mut *builder,
+            budget,
+            out: DecodedV2::default(),
+        };
+        Ok::<_, DecodeError>(decoder.request(found, scan)?.then_some((decoder.budget, decoder.out)))
     };
-    while !request.is_empty() {
-        match request.key()? {
-            (4, _) => _ = request.message()?,
-            (5, wire_type) => {
-                request.expect(wire_type, WireType::Len)?;
-                decoder.series(request.message()?)?;
-            }
-            (field, wire_type) => request.skip(field, wire_type)?,
-        }
-    }
-    Ok(decoder.out)
-}
-
-/// What a first look at a request has found.
-struct Found<'a> {
-    /// The number of `__name__`.
-    name_symbol: u32,
-    /// From the first series on.
-    request: Cursor<'a>,
-}
-
-/// Finds the symbols.
-fn read_symbols<'a>(
-    body: &'a [u8],
-    budget: &mut Budget,
-    symbols: &mut Vec<Symbol>,
-) -> Result<Found<'a>, DecodeError> {
-    let mut name_symbol = u32::MAX;
-    let mut first_series = None;
-    symbols.clear();
-    let mut request = Cursor::new(body);
-    while !request.is_empty() {
-        let before = request;
-        match request.key()? {
-            (4, wire_type) => {
-                request.expect(wire_type, WireType::Len)?;
-                budget.charge(size_of::<Symbol>())?;
-                let start = request.pos() as u32;
-                let text = request.message()?.rest();
-                if text == b"__name__" {
-                    name_symbol = symbols.len() as u32;
-                }
-                let piece = Piece { start, len: request.pos() as u32 - start };
-                symbols.push(Symbol { piece, labels: NO_LABEL, said: None });
-            }
-            (5, WireType::Len) => {
-                first_series.get_or_insert(before);
-                request.message()?;
-            }
-            (field, wire_type) => {
-                first_series.get_or_insert(before);
-                request.skip(field, wire_type)?;
-            }
-        }
-    }
-    Ok(Found { name_symbol, request: first_series.unwrap_or(request) })
+    let read = match attempt(Scan::Leading)? {
+        None => attempt(Scan::Whole)?,
+        read => read,
+    };
+    let (mut budget, mut out) = read.expect("a scan of the whole has found all symbols");
+    symbols.tell(body, hearing, &mut budget, builder, &mut out.stats)?;
+    Ok(out)
 }
 
 struct Decoder<'a> {
     body: &'a [u8],
-    symbols: &'a mut [Symbol],
-    labels: &'a mut LabelTable,
+    symbols: &'a mut Symbols,
     key: &'a LabelKey,
-    hearing: Option<Hearing<'a>>,
     name_symbol: u32,
     /// What sections may still take if they are rendered.
     sections_left: u64,
-    sections: Sections<'a>,
+    /// References of the open series that came in pieces.
+    joined: Vec<u8>,
     builder: &'a mut WriteBatchBuilder,
     budget: Budget,
     out: DecodedV2,
@@ -196,6 +116,23 @@ enum Fault {
 }
 
 impl Decoder<'_> {
+    /// Reads the series. False when symbols stand behind them that have not been found.
+    fn request(&mut self, found: Found<'_>, scan: Scan) -> Result<bool, DecodeError> {
+        let mut request = found.request;
+        while !request.is_empty() {
+            match request.key()? {
+                (5, wire_type) => {
+                    request.expect(wire_type, WireType::Len)?;
+                    self.series(request.message()?)?;
+                }
+                (4, _) if scan == Scan::Leading => return Ok(false),
+                (4, _) => _ = request.message()?,
+                (field, wire_type) => request.skip(field, wire_type)?,
+            }
+        }
+        Ok(true)
+    }
+
     #[inline]
     fn series(&mut self, mut series: Cursor<'_>) -> Result<(), DecodeError> {
         self.budget.charge(SERIES_BYTES + size_of::<u128>())?;
@@ -226,10 +163,14 @@ impl Decoder<'_> {
                 }
                 5 => {
                     series.expect(wire_type, WireType::Len)?;
-                    said = Some(metadata(series.message()?, said.unwrap_or_default())?);
+                    said = Some(said::read(series.message()?, said.unwrap_or_default())?);
                 }
                 _ => series.skip(field, wire_type)?,
             }
+        }
+        match labels.is_joined {
+            false => self.builder.set_labels(labels.at.clone()),
+            true => self.builder.set_labels_bytes(&self.joined),
         }
         self.builder.set_key(labels.key);
         let Some(left) = self.sections_left.checked_sub(labels.len) else {
@@ -254,6 +195,11 @@ impl Decoder<'_> {
                 series.message()?
             }
         };
+        let at = packed.pos() as u32..series.pos() as u32;
+        match labels.at.is_empty() && !labels.is_joined {
+            true => labels.at = at,
+            false => self.join(labels, at)?,
+        }
         // In registers, since it is added to at every label.
         let (mut key, mut len) = (labels.key, labels.len);
         while !packed.is_empty() {
@@ -270,45 +216,33 @@ impl Decoder<'_> {
                 }
             };
             let value = packed.varint()? as u32;
-            let first = self.symbols.get(value as usize).map_or(NO_LABEL, |symbol| symbol.labels);
-            let label = match self.labels.find(first, name) {
-                Some(label) => label,
-                None => match self.new_label(name, value)? {
-                    Ok(label) => label,
-                    Err(fault) => {
-                        labels.fault = labels.fault.or(Some(fault));
-                        continue;
-                    }
-                },
-            };
-            key = key.wrapping_add(label.hash);
-            len += u64::from(label.len);
+            match self.symbols.label(self.body, self.key, name, value) {
+                Ok(label) => {
+                    key = key.wrapping_add(label.hash);
+                    len += label.len;
+                }
+                Err(fault) => labels.fault = labels.fault.or(Some(fault)),
+            }
             if name == self.name_symbol {
                 labels.metric = value;
             }
-            self.builder.dictionary_mut().push_ref(label.number);
         }
         (labels.key, labels.len) = (key, len);
         Ok(())
     }
 
-    #[inline(never)]
-    fn new_label(&mut self, name: u32, value: u32) -> Result<Result<Label, Fault>, DecodeError> {
-        let Some(name_piece) = self.symbols.get(name as usize).map(|symbol| symbol.piece) else {
-            return Ok(Err(Fault::Reference(name)));
-        };
-        let Some(symbol) = self.symbols.get_mut(value as usize) else {
-            return Ok(Err(Fault::Reference(value)));
-        };
-        let to = Rendering {
-            body: self.body,
-            sections: &mut self.sections,
-            dictionary: self.builder.dictionary_mut(),
-            budget: &mut self.budget,
-            key: self.key,
-        };
-        let pieces = (name_piece, symbol.piece);
-        self.labels.add(&mut symbol.labels, name, pieces, to).map(Ok)
+    /// Puts references together that lie in several fields. No sender that we know of writes such.
+    #[cold]
+    fn join(&mut self, labels: &mut LabelRefs, at: Range<u32>) -> Result<(), DecodeError> {
+        if !labels.is_joined {
+            self.joined.clear();
+            self.joined.extend_from_slice(&self.body[labels.at.start as usize..labels.at.end as usize]);
+            labels.is_joined = true;
+        }
+        let more = &self.body[at.start as usize..at.end as usize];
+        self.budget.charge(more.len())?;
+        self.joined.extend_from_slice(more);
+        Ok(())
     }
 
     /// Keeps the series that was read, or takes it back.
@@ -334,25 +268,40 @@ impl Decoder<'_> {
             _ => None,
         };
         if fault.is_some() || exemplar_fault.is_some() {
-            self.refuse(counts, fault, exemplar_fault);
+            self.refuse(&labels, counts, fault, exemplar_fault);
         }
         match said {
-            Some(said) if fault.is_none() => self.say(labels.metric, said, counts.1 > 0),
+            Some(said) if fault.is_none() => {
+                self.symbols.statements.note(labels.metric, said, counts.1 > 0, &mut self.budget)
+            }
             _ => Ok(()),
         }
     }
 
     #[cold]
-    fn refuse(&mut self, counts: (usize, usize), fault: Option<Fault>, exemplar_fault: Option<Fault>) {
+    fn refuse(
+        &mut self,
+        labels: &LabelRefs,
+        counts: (usize, usize),
+        fault: Option<Fault>,
+        exemplar_fault: Option<Fault>,
+    ) {
         let symbols = self.symbols.len();
-        let mut section = Vec::new();
-        self.builder.render_open(self.sections.since(0), &mut section);
+        let refs = match labels.is_joined {
+            false => &self.body[labels.at.start as usize..labels.at.end as usize],
+            true => &self.joined,
+        };
+        let (body, dictionary) = (self.body, self.builder.dictionary());
         let mut reject = |samples: usize, fault: Fault, of: &str| {
-            self.out.refused.reject(samples, || WriteRejection {
-                kind: RejectKind::Invalid,
-                series: describe(&section),
-                t: None,
-                reason: format!("{of}{}", fault.text(symbols)),
+            self.out.refused.reject(samples, || {
+                let mut section = Vec::new();
+                dictionary.render(body, refs, &mut section);
+                WriteRejection {
+                    kind: RejectKind::Invalid,
+                    series: describe(&section),
+                    t: None,
+                    reason: format!("{of}{}", fault.text(symbols)),
+                }
             });
         };
         match fault {
@@ -387,11 +336,10 @@ impl Decoder<'_> {
                     };
                     while !packed.is_empty() {
                         let reference = packed.varint()? as u32;
-                        match (self.symbols.get(reference as usize), name.take()) {
+                        match (self.symbols.text(self.body, reference), name.take()) {
                             (None, _) => fault = fault.or(Some(Fault::Reference(reference))),
-                            (Some(symbol), None) => name = Some(symbol.piece.text(self.body)),
-                            (Some(symbol), Some(name)) => {
-                                let value = symbol.piece.text(self.body);
+                            (Some(text), None) => name = Some(text),
+                            (Some(value), Some(name)) => {
                                 self.budget.charge(name.len() + value.len())?;
                                 match (std::str::from_utf8(name), std::str::from_utf8(value)) {
                                     (Ok(name), Ok(value)) => _ = labels.add(name, value),
@@ -427,51 +375,15 @@ impl Decoder<'_> {
             (_, fault) => Err(fault.unwrap_or(Fault::ExemplarLabels)),
         })
     }
-
-    /// Keeps what was said of a metric, unless the request has said the same before.
-    #[inline]
-    fn say(&mut self, metric: u32, said: Said, native: bool) -> Result<(), DecodeError> {
-        if said == Said::default() {
-            return Ok(());
-        }
-        let Some(symbol) = self.symbols.get_mut(metric as usize).filter(|s| s.said != Some(said)) else {
-            return Ok(());
-        };
-        symbol.said = Some(said);
-        let name = symbol.piece.text(self.body);
-        self.out.stats.metadata += 1;
-        let bytes = |reference: u32| {
-            self.symbols.get(reference as usize).map_or(&[][..], |s| s.piece.text(self.body))
-        };
-        if let Some(hearing) = &self.hearing {
-            let hash = |reference: u32| self.key.hash(bytes(reference)) as u64;
-            let kind = u64::from(said.kind) << 1 | u64::from(native);
-            let says = hash(said.help) ^ hash(said.unit).rotate_left(23) ^ kind;
-            if hearing.is_known(self.key.hash(name), says) {
-                return Ok(());
-            }
-        }
-        let text = |reference: u32| std::str::from_utf8(bytes(reference)).ok();
-        let (Ok(name), Some(help), Some(unit)) =
-            (std::str::from_utf8(name), text(said.help), text(said.unit))
-        else {
-            self.out.stats.metadata_dropped += 1;
-            return Ok(());
-        };
-        self.budget.charge(METADATA_BYTES + name.len() + help.len() + unit.len())?;
-        let kind = MetricKind::from_number(u64::from(said.kind));
-        let metric = if native { name } else { family(name, kind) };
-        self.builder.push_metadata(WriteMetadata {
-            metric: metric.to_owned(),
-            says: MetricMetadata { kind, help: help.to_owned(), unit: unit.to_owned() },
-        });
-        Ok(())
-    }
 }
 
 /// The labels of a series, so far.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct LabelRefs {
+    /// Where in the body the first field of them lies.
+    at: Range<u32>,
+    /// There is more than one field, see [`Decoder::joined`].
+    is_joined: bool,
     /// A name whose value is to come.
     name: Option<u32>,
     /// The value of `__name__`.
@@ -485,7 +397,7 @@ struct LabelRefs {
 
 impl Default for LabelRefs {
     fn default() -> Self {
-        LabelRefs { name: None, metric: u32::MAX, key: 0, len: 0, fault: None }
+        LabelRefs { at: 0..0, is_joined: false, name: None, metric: u32::MAX, key: 0, len: 0, fault: None }
     }
 }
 
@@ -500,17 +412,6 @@ impl Fault {
             Fault::ExemplarLabels => "invalid labels".to_owned(),
         }
     }
-}
-
-/// The metric that a series of classic buckets, quantiles, sums and counts is a part of: in 1.0, metadata names that.
-fn family(name: &str, kind: MetricKind) -> &str {
-    let suffixes: &[&str] = match kind {
-        MetricKind::Histogram => &["_bucket", "_sum", "_count"],
-        MetricKind::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
-        MetricKind::Summary => &["_sum", "_count"],
-        _ => &[],
-    };
-    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
 /// A section as text, cut to a bounded length.
@@ -532,24 +433,6 @@ fn describe(section: &[u8]) -> String {
     }
     out.push('}');
     out
-}
-
-fn metadata(mut message: Cursor<'_>, mut said: Said) -> Result<Said, WireError> {
-    while !message.is_empty() {
-        let (field, wire_type) = message.key()?;
-        if !matches!(field, 1 | 3 | 4) {
-            message.skip(field, wire_type)?;
-            continue;
-        }
-        message.expect(wire_type, WireType::Varint)?;
-        let number = message.varint()? as u32;
-        match field {
-            1 => said.kind = number,
-            3 => said.help = number,
-            _ => said.unit = number,
-        }
-    }
-    Ok(said)
 }
 
 #[cfg(test)]

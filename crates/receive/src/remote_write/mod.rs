@@ -9,7 +9,7 @@ pub mod decode_v2;
 mod heard;
 mod histogram;
 mod http;
-mod label_table;
+mod label_key;
 mod metrics;
 mod otlp_reply;
 mod pool;
@@ -28,7 +28,7 @@ pub(crate) use decode::{
 pub use decode::{DecodeError, DecodeStats};
 pub use heard::Hearing;
 pub use http::{RemoteWrite, RemoteWriteOptions};
-pub use label_table::LabelKey;
+pub use label_key::LabelKey;
 pub use pool::{BatchPool, BatchSlot};
 pub use replica::{REPLICA_HEADER, ReplicaHeader};
 pub use reply::Refusal;

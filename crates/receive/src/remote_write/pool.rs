@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::decode_v2::Symbols;
 use super::heard::{Heard, Hearing};
-use super::label_table::LabelKey;
+use super::label_key::LabelKey;
 
 /// Slots that are kept: as many requests are decoded at a time on machines we aim at.
 const SLOTS_MAX: usize = 32;
@@ -30,20 +30,14 @@ pub struct BatchSlot {
     pub body: BytesMut,
 }
 
-/// What a decoder needs only while it decodes.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    /// The decompressed body, where the batch does not point into it.
-    pub(crate) body: BytesMut,
-    /// Remote write 2.0's symbols.
-    pub(crate) symbols: Symbols,
-}
-
 /// Slots that wait for a request.
 #[derive(Debug, Default)]
 pub struct BatchPool {
     slots: Mutex<Vec<BatchSlot>>,
-    scratches: Mutex<Vec<Scratch>>,
+    /// Decompressed bodies that no batch points into.
+    plains: Mutex<Vec<BytesMut>>,
+    /// Memory for remote write 2.0's symbols.
+    symbols: Mutex<Vec<Symbols>>,
     label_key: LabelKey,
     heard: Heard,
     started: Started,
@@ -67,12 +61,8 @@ impl BatchPool {
 
     /// Takes a slot back.
     pub fn put(&self, slot: BatchSlot) {
-        if slot.body.capacity() > SLOT_BYTES_MAX {
-            return;
-        }
-        let mut slots = self.slots.lock();
-        if slots.len() < SLOTS_MAX {
-            slots.push(slot);
+        if slot.body.capacity() <= SLOT_BYTES_MAX {
+            put_bounded(&self.slots, slot);
         }
     }
 
@@ -86,19 +76,27 @@ impl BatchPool {
         self.heard.of(tenant, &self.label_key, self.started.0.elapsed().as_secs())
     }
 
-    /// Memory to decode with, used before where possible.
-    pub(crate) fn take_scratch(&self) -> Scratch {
-        self.scratches.lock().pop().unwrap_or_default()
+    /// A buffer for a decompressed body, used before where possible.
+    pub(crate) fn take_plain(&self) -> BytesMut {
+        self.plains.lock().pop().unwrap_or_default()
     }
 
     /// Takes it back.
-    pub(crate) fn put_scratch(&self, scratch: Scratch) {
-        if scratch.body.capacity().max(scratch.symbols.capacity_bytes()) > SLOT_BYTES_MAX {
-            return;
+    pub(crate) fn put_plain(&self, plain: BytesMut) {
+        if plain.capacity() <= SLOT_BYTES_MAX {
+            put_bounded(&self.plains, plain);
         }
-        let mut scratches = self.scratches.lock();
-        if scratches.len() < SLOTS_MAX {
-            scratches.push(scratch);
+    }
+
+    /// Memory for symbols, used before where possible.
+    pub(crate) fn take_symbols(&self) -> Symbols {
+        self.symbols.lock().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(crate) fn put_symbols(&self, symbols: Symbols) {
+        if symbols.capacity_bytes() <= SLOT_BYTES_MAX {
+            put_bounded(&self.symbols, symbols);
         }
     }
 
@@ -110,6 +108,13 @@ impl BatchPool {
         let mut builder = WriteBatchBuilder::default();
         let body: Bytes = builder.recycle(batch);
         self.put(BatchSlot { builder, body: body.try_into_mut().unwrap_or_default() });
+    }
+}
+
+fn put_bounded<T>(kept: &Mutex<Vec<T>>, one: T) {
+    let mut kept = kept.lock();
+    if kept.len() < SLOTS_MAX {
+        kept.push(one);
     }
 }
 

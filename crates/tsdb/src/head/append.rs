@@ -18,8 +18,9 @@ use std::sync::atomic::Ordering;
 use chronolith_model::{WriteBatch, WriteSeries};
 
 use super::Head;
+use super::known::Place;
 use super::outcome::{Appended, RejectReason};
-use super::shard::{Bounds, Shard};
+use super::shard::{Bounds, Shard, Slot};
 use crate::db::Limits;
 use crate::wal::{RecordKind, Wal, frame_begin, frame_end, put_groups, put_series};
 pub(crate) use scratch::Scratch;
@@ -64,7 +65,7 @@ impl Head {
         scratch: &mut Scratch,
     ) -> Appended {
         let mut out = Appended::default();
-        scratch.records_mut().into_iter().for_each(Vec::clear);
+        scratch.start();
         let now = (self.options.clock)();
         self.last_write_ms.store(now, Ordering::Relaxed);
         let max_valid = now.saturating_add(self.options.future_max_ms).min(TIME_MAX_MS);
@@ -83,29 +84,27 @@ impl Head {
         }
         let s = &mut *scratch;
         match batch.keys() {
-            Some(keys) => request.fingerprint_keys(keys, s),
-            None => request.fingerprint_sections(s),
+            Some(keys) => request.seek_keys(keys, s),
+            None => request.seek_sections(s),
         }
         // A counting sort by shard keeps the order of the request inside each shard.
         let shards = self.shards.len();
         s.starts.clear();
         s.starts.resize(shards + 1, 0);
-        for fp in &s.fingerprints {
-            s.starts[self.shard_of(*fp) + 1] += 1;
+        for sought in &s.sought {
+            s.starts[self.shard_of(sought.fp) + 1] += 1;
         }
         for i in 0..shards {
             s.starts[i + 1] += s.starts[i];
         }
         s.order.clear();
-        s.order.resize(s.fingerprints.len(), 0);
+        s.order.resize(s.sought.len(), 0);
         let mut next = s.starts.clone();
-        for (i, fp) in s.fingerprints.iter().enumerate() {
-            let at = &mut next[self.shard_of(*fp)];
+        for (i, sought) in s.sought.iter().enumerate() {
+            let at = &mut next[self.shard_of(sought.fp)];
             s.order[*at as usize] = i as u32;
             *at += 1;
         }
-        s.respelled.clear();
-        s.sections.clear();
         for shard in 0..shards {
             let range = s.starts[shard] as usize..s.starts[shard + 1] as usize;
             if !range.is_empty() {
@@ -114,6 +113,9 @@ impl Head {
         }
         if !s.respelled.is_empty() {
             request.append_respelled(s, &mut out);
+        }
+        if !s.learnt.is_empty() {
+            self.known.write().enter(s.learnt.drain(..), self.series_count());
         }
         self.index_entered(&mut s.series);
         for record in s.records_mut().into_iter().filter(|r| !r.is_empty()) {
@@ -152,7 +154,7 @@ impl Request<'_> {
         for start in range.clone().step_by(LOOKUP_BATCH) {
             let batch = &s.order[start..range.end.min(start + LOOKUP_BATCH)];
             for (slot, i) in slots.iter_mut().zip(batch) {
-                *slot = shard.find(s.fingerprints[*i as usize]);
+                *slot = s.sought[*i as usize].find(&shard);
             }
             let batch_len = batch.len();
             for (k, found) in slots[..batch_len].iter().enumerate() {
@@ -163,6 +165,9 @@ impl Request<'_> {
                 };
                 match slot {
                     Ok(slot) => {
+                        if found.is_none() || s.sought[i].is_new_to_us() {
+                            self.learn(&shard, i, slot, s);
+                        }
                         self.append_samples(&mut shard, slot, i, &mut s.groups, out);
                     }
                     Err(None) => {}
@@ -171,6 +176,14 @@ impl Request<'_> {
             }
         }
         self.finish_shard(&mut shard, index, s, out);
+    }
+
+    /// Notes by which key the series at `slot` goes, where it has one.
+    #[inline]
+    fn learn(&self, shard: &Shard, i: usize, slot: Slot, s: &mut Scratch) {
+        if let Some(keys) = self.batch.keys() {
+            s.learnt.push((keys[i], Place::new(shard.series(slot).fp, slot)));
+        }
     }
 
     /// Once more, for the series whose canonical encoding lies in another shard than the one they came in.
@@ -189,6 +202,7 @@ impl Request<'_> {
                 match slot {
                     Ok(slot) => {
                         let i = *i as usize;
+                        self.learn(&shard, i, slot, s);
                         self.append_samples(&mut shard, slot, i, &mut s.groups, out);
                     }
                     Err(reason) => self.reject_series(*i as usize, reason, out),

@@ -143,6 +143,7 @@ impl Shard {
     }
 
     /// The series at `slot`, if there is one.
+    #[inline]
     pub(crate) fn live_series(&self, slot: Slot) -> Option<&Series> {
         let page = self.pages.get((slot >> PAGE_SHIFT) as usize)?;
         page.get(slot as usize % PAGE).filter(|s| s.is_live())
@@ -151,6 +152,12 @@ impl Shard {
     #[inline]
     pub(crate) fn find(&self, fp: Fingerprint) -> Option<Slot> {
         self.table.find(fp.low, |&slot| self.series(slot).fp == fp).copied()
+    }
+
+    /// True when there is a series at `slot` whose fingerprint is meant.
+    #[inline]
+    pub(crate) fn is_at(&self, slot: Slot, is_meant: impl FnOnce(Fingerprint) -> bool) -> bool {
+        self.live_series(slot).is_some_and(|series| is_meant(series.fp))
     }
 
     /// Slots handed out so far, dead ones included.

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use bytes::BytesMut;
-use chronolith_model::WriteBatch;
+use bytes::Bytes;
 use chronolith_model::write::encode_labels;
+use chronolith_model::{MetricKind, MetricMetadata, WriteBatch};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -83,10 +83,9 @@ const BYTES_MAX: usize = 4 << 20;
 
 fn decode_bytes(body: &[u8]) -> Result<(WriteBatch, DecodedV2), DecodeError> {
     let mut builder = WriteBatchBuilder::default();
-    let (mut symbols, mut rendered) = (Symbols::default(), BytesMut::new());
-    let key = LabelKey::default();
-    let read = decode(body, BYTES_MAX, &key, None, &mut symbols, &mut rendered, &mut builder)?;
-    let mut batch = builder.finish_rendered(rendered.freeze());
+    let (key, mut symbols) = (LabelKey::default(), Symbols::default());
+    let read = decode(body, BYTES_MAX, &key, None, &mut symbols, &mut builder)?;
+    let mut batch = builder.finish(Bytes::copy_from_slice(body));
     check_keys(&batch);
     batch.render();
     Ok((batch, read))

@@ -23,6 +23,10 @@ struct Sink {
 
 #[async_trait]
 impl WriteSink for Sink {
+    fn knows_keys(&self) -> bool {
+        false
+    }
+
     async fn write_by(
         &self,
         tenant: &TenantId,

@@ -9,22 +9,46 @@ type Keyed<'a> = (Vec<(&'a str, &'a str)>, Vec<(i64, f64)>);
 
 /// The batch as a decoder of remote write 2.0 makes it.
 fn keyed(rows: &[Keyed<'_>]) -> WriteBatch {
-    let (mut body, mut builder) = (Vec::new(), WriteBatchBuilder::default());
-    builder.start(0);
-    for (pairs, samples) in rows {
+    let mut symbols: Vec<&str> = Vec::new();
+    // The references of each series, and its key.
+    let series: Vec<(Vec<u8>, u128)> = rows
+        .iter()
+        .map(|(pairs, _)| {
+            let mut key = 0u128;
+            let mut refs = Vec::new();
+            for (name, value) in pairs {
+                for text in [name, value] {
+                    let known = symbols.iter().position(|s| s == text);
+                    refs.push(known.unwrap_or_else(|| {
+                        symbols.push(text);
+                        symbols.len() - 1
+                    }) as u8);
+                }
+                let mut label = Vec::new();
+                encode_labels([(*name, *value)], &mut label);
+                key = key.wrapping_add(xxh3_128(&label));
+            }
+            (refs, key)
+        })
+        .collect();
+    assert!(symbols.len() < 0x80, "a reference is one byte");
+    let mut body: Vec<u8> = series.iter().flat_map(|(refs, _)| refs.clone()).collect();
+    let mut builder = WriteBatchBuilder::default();
+    builder.start((body.len() + symbols.iter().map(|s| s.len()).sum::<usize>()) as u32);
+    let mut at = 0;
+    for ((refs, key), (_, samples)) in series.iter().zip(rows) {
         builder.push_keyed_series();
-        let mut key = 0u128;
-        for pair in pairs {
-            let start = body.len();
-            encode_labels([*pair], &mut body);
-            let label = builder.dictionary_mut().add(start as u32..body.len() as u32);
-            builder.dictionary_mut().push_ref(label);
-            key = key.wrapping_add(xxh3_128(&body[start..]));
-        }
-        builder.set_key(key);
+        builder.set_labels(at..at + refs.len() as u32);
+        builder.set_key(*key);
+        at += refs.len() as u32;
         samples.iter().for_each(|(t, v)| builder.push_sample(Sample { t: *t, v: *v }));
     }
-    builder.finish_rendered(Bytes::from(body))
+    for symbol in symbols {
+        let start = body.len() as u32;
+        body.extend_from_slice(symbol.as_bytes());
+        builder.dictionary_mut().push_symbol(start..body.len() as u32);
+    }
+    builder.finish(Bytes::from(body))
 }
 
 fn rejected(outcome: &WriteOutcome) -> Vec<(String, &'static str, i64)> {

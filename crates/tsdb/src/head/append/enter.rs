@@ -11,7 +11,7 @@ use super::scratch::{NewSeries, Scratch};
 use crate::wal::put_series_entry;
 
 impl Request<'_> {
-    /// A section that no series of the shard has. `Err(None)` when it was put aside as another spelling.
+    /// A series that the shard does not have where it was sought. `Err(None)` when it was put aside as another spelling.
     #[cold]
     pub(super) fn enter(
         &self,
@@ -20,20 +20,21 @@ impl Request<'_> {
         i: usize,
         s: &mut Scratch,
     ) -> Result<Slot, Option<RejectReason>> {
-        let fp = s.fingerprints[i];
+        let sought = s.sought[i];
         // The series may be new and stand twice in the request.
-        if let Some(slot) = shard.find(fp) {
+        if let Some(slot) = shard.find(sought.fp) {
             return Ok(slot);
+        }
+        if let Some(section) = sought.section() {
+            let section = &s.sections[s.made[section].clone()];
+            return self.insert(shard, sought.fp, section, &mut s.series).map_err(Some);
         }
         let section = self.batch.section(i, &mut s.rendered);
         s.series.canonical.clear();
         canonicalise(section, &self.limits, &mut s.series.canonical).map_err(Some)?;
-        // A series with a key is never entered but under the fingerprint of what was just rendered.
-        if s.series.canonical == section
-            && (self.batch.keys().is_none() || self.head.key.fingerprint(section) == fp)
-        {
-            let slot = self.insert(shard, fp, section, &mut s.series).map_err(Some)?;
-            return Ok(slot);
+        // Not where a key was known, but its place has gone: then the fingerprint is only a part of one.
+        if s.series.canonical == section && self.batch.keys().is_none() {
+            return self.insert(shard, sought.fp, section, &mut s.series).map_err(Some);
         }
         let canonical = self.head.key.fingerprint(&s.series.canonical);
         if self.batch.keys().is_none() {

@@ -21,13 +21,12 @@ impl Request<'_> {
         groups: &mut Groups,
         out: &mut Appended,
     ) {
-        let series = self.batch.series(i);
-        for (k, Sample { t, v }) in series.samples.iter().copied().enumerate() {
+        for (k, Sample { t, v }) in self.batch.samples(i).iter().copied().enumerate() {
             if t > self.max_valid {
                 out.reject((self.batch, i), t, 1, RejectReason::OutOfBounds);
                 continue;
             }
-            let start_ts = if self.start_ts { series.start_ts_of_sample(k) } else { 0 };
+            let start_ts = if self.start_ts { self.batch.series(i).start_ts_of_sample(k) } else { 0 };
             let taken = match start_ts {
                 0 => shard.append(slot, t, v, &self.bounds),
                 _ => shard.append_started(slot, t, v, start_ts, &self.bounds),
@@ -51,6 +50,21 @@ impl Request<'_> {
             }
             out.written += 1;
         }
+        if !self.batch.has_only_floats(i) {
+            self.append_others(shard, slot, i, groups, out);
+        }
+    }
+
+    /// What few series have.
+    fn append_others(
+        &self,
+        shard: &mut Shard,
+        slot: Slot,
+        i: usize,
+        groups: &mut Groups,
+        out: &mut Appended,
+    ) {
+        let series = self.batch.series(i);
         if !series.histograms.is_empty() {
             self.append_histograms(shard, slot, i, &mut groups.histograms, out);
         }
