@@ -199,3 +199,6 @@ impl Budget {
 fn columns_bytes_max(body_len: usize, amplification: usize) -> usize {
     body_len.saturating_mul(amplification).saturating_add(COLUMNS_BYTES_MIN)
 }
+
+#[cfg(test)]
+mod tests;

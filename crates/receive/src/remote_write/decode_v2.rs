@@ -115,6 +115,14 @@ enum Fault {
     ExemplarLabels,
 }
 
+/// Exemplars of a series that were left out.
+#[derive(Clone, Copy, Debug, Default)]
+struct BadExemplars {
+    count: usize,
+    /// Why the first one was.
+    first: Option<Fault>,
+}
+
 impl Decoder<'_> {
     /// Reads the series. False when symbols stand behind them that have not been found.
     fn request(&mut self, found: Found<'_>, scan: Scan) -> Result<bool, DecodeError> {
@@ -139,7 +147,7 @@ impl Decoder<'_> {
         self.builder.push_keyed_series();
         let mut labels = LabelRefs::default();
         let mut said = None;
-        let mut fault = None;
+        let mut bad_exemplars = BadExemplars::default();
         while !series.is_empty() {
             let (field, wire_type) = series.key()?;
             match field {
@@ -158,7 +166,8 @@ impl Decoder<'_> {
                 4 => {
                     series.expect(wire_type, WireType::Len)?;
                     if let Err(why) = self.exemplar(series.message()?)? {
-                        fault = fault.or(Some(why));
+                        bad_exemplars.count += 1;
+                        bad_exemplars.first.get_or_insert(why);
                     }
                 }
                 5 => {
@@ -177,7 +186,7 @@ impl Decoder<'_> {
             return Err(self.budget.exceeded());
         };
         self.sections_left = left;
-        self.finish_series(labels, said, fault)
+        self.finish_series(labels, said, bad_exemplars)
     }
 
     /// Reads the labels that a field of references names. What is wrong with them is kept in `labels`.
@@ -251,7 +260,7 @@ impl Decoder<'_> {
         &mut self,
         labels: LabelRefs,
         said: Option<Said>,
-        exemplar_fault: Option<Fault>,
+        bad_exemplars: BadExemplars,
     ) -> Result<(), DecodeError> {
         let counts = self.builder.open_counts();
         let said_refs = said.map_or(0, |s| s.help.max(s.unit));
@@ -267,8 +276,8 @@ impl Decoder<'_> {
             _ if counts == (0, 0) => Some(Fault::NoSample),
             _ => None,
         };
-        if fault.is_some() || exemplar_fault.is_some() {
-            self.refuse(&labels, counts, fault, exemplar_fault);
+        if fault.is_some() || bad_exemplars.count > 0 {
+            self.refuse(&labels, counts, fault, bad_exemplars);
         }
         match said {
             Some(said) if fault.is_none() => {
@@ -284,7 +293,7 @@ impl Decoder<'_> {
         labels: &LabelRefs,
         counts: (usize, usize),
         fault: Option<Fault>,
-        exemplar_fault: Option<Fault>,
+        bad_exemplars: BadExemplars,
     ) {
         let symbols = self.symbols.len();
         let refs = match labels.is_joined {
@@ -306,8 +315,8 @@ impl Decoder<'_> {
         };
         match fault {
             None => {
-                if let Some(fault) = exemplar_fault {
-                    self.out.stats.exemplars_dropped += 1;
+                self.out.stats.exemplars_dropped += bad_exemplars.count;
+                if let Some(fault) = bad_exemplars.first {
                     reject(0, fault, "exemplar: ");
                 }
             }

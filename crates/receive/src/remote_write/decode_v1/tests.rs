@@ -384,34 +384,6 @@ proptest! {
 }
 
 #[test]
-fn every_cut_of_a_request_agrees() {
-    let labels = vec![oracle::Label { name: b"a".to_vec(), value: b"b".to_vec() }.encode_to_vec(); 2];
-    let samples = vec![oracle::Sample { value: 1.5, timestamp: -1 }; 2];
-    let series = oracle::TimeSeries { labels, samples, ..Default::default() };
-    let body = oracle::WriteRequest { timeseries: vec![series; 3], ..Default::default() }.encode_to_vec();
-    for cut in 0..=body.len() {
-        check(&body[..cut]);
-    }
-}
-
-#[test]
-fn labels_in_pieces_are_put_together() {
-    let label = |n: &str| tagged(1, &oracle::Label { name: n.into(), value: b"v".to_vec() }.encode_to_vec());
-    let sample = tagged(2, &oracle::Sample { value: 1.0, timestamp: 7 }.encode_to_vec());
-    let names = |parts: &[&[u8]]| {
-        let (batch, _) = decode_bytes(&tagged(1, &parts.concat())).unwrap();
-        let series = batch.series(0);
-        assert_eq!(series.samples.len(), parts.iter().filter(|p| **p == sample).count());
-        let pairs = write::decode_labels(series.labels).map(|p| p.unwrap().0.to_owned());
-        pairs.collect::<Vec<_>>()
-    };
-    assert_eq!(names(&[&label("a"), &label("b"), &sample]), ["a", "b"]);
-    assert_eq!(names(&[&sample, &label("a"), &label("b")]), ["a", "b"]);
-    assert_eq!(names(&[&label("a"), &sample, &label("b"), &sample, &label("c")]), ["a", "b", "c"]);
-    assert!(names(&[&sample]).is_empty());
-}
-
-#[test]
 fn elements_are_bounded_by_the_body() {
     // Two bytes each on the wire, 16 and 32 in memory.
     let samples = tagged(1, &[0x12, 0].repeat(1_000_000));
@@ -421,31 +393,4 @@ fn elements_are_bounded_by_the_body() {
     assert_eq!(error, DecodeError::TooManyElements { bytes_max: 8 * 2_000_000 + (1 << 20) });
     let spans = tagged(1, &tagged(4, &[0x42, 0].repeat(1_000_000)));
     assert!(decode_bytes(&spans).is_ok());
-}
-
-#[test]
-fn metadata_is_read_and_bad_parts_do_not_fail_a_request() {
-    let bad = oracle::Exemplar { labels: vec![vec![0x0A, 1, 0xFF]], value: 1.0, timestamp: 2 };
-    let good = oracle::Exemplar {
-        labels: vec![oracle::Label { name: b"trace".to_vec(), value: b"1".to_vec() }.encode_to_vec()],
-        ..bad.clone()
-    };
-    let series = oracle::TimeSeries { exemplars: vec![bad, good], ..Default::default() };
-    let mut body = oracle::WriteRequest { timeseries: vec![series], ..Default::default() }.encode_to_vec();
-    body.extend(tagged(3, b""));
-    body.extend(tagged(3, b"\x08\x05\x12\x01m\x22\x04help"));
-    body.extend(tagged(3, b"\x12\x02m\xFF"));
-    let (batch, stats) = decode_bytes(&body).unwrap();
-    assert_eq!(stats, DecodeStats { metadata: 3, metadata_dropped: 2, exemplars_dropped: 1 });
-    assert_eq!(batch.series(0).exemplars[0].labels.get("trace"), Some("1"));
-    let says = MetricMetadata { kind: MetricKind::Summary, help: "help".to_owned(), unit: String::new() };
-    assert_eq!(batch.metadata(), [WriteMetadata { metric: "m".to_owned(), says }]);
-}
-
-#[test]
-fn errors_say_where() {
-    let error = decode_bytes(&[0x0A, 5, 0x12, 3, 0x09, 1, 2]).unwrap_err();
-    assert_eq!(error.to_string(), "malformed protobuf at byte 5: cut off inside a fixed-size number");
-    let error = decode_bytes(&[0x0A, 5, 0x12, 9, 0x09, 1, 2]).unwrap_err();
-    assert_eq!(error.to_string(), "malformed protobuf at byte 4: length runs past the end");
 }
