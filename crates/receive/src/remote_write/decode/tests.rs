@@ -324,7 +324,8 @@ fn metadata_is_read_and_bad_parts_do_not_fail_a_request() {
     let says = MetricMetadata { kind: MetricKind::Gauge, help: "helps".to_owned(), unit: "s".to_owned() };
     for form in FORMS {
         let mut writer = Writer::new(form);
-        let exemplars = [b"\xFF".to_vec(), b"\xFE".to_vec(), b"1".to_vec()].map(|trace| Exemplar(trace, 1.0, 2));
+        let exemplars =
+            [b"\xFF".to_vec(), b"\xFE".to_vec(), b"1".to_vec()].map(|trace| Exemplar(trace, 1.0, 2));
         for said in [good, bad] {
             let mut parts = vec![label("__name__", said.1), Sample(1.0, 2)];
             parts.extend(exemplars.clone());

@@ -53,6 +53,9 @@ pub(super) fn read(mut message: Cursor<'_>, mut said: Said) -> Result<Said, Wire
 }
 
 impl Statements {
+    /// What a symbol takes here.
+    pub(super) const SYMBOL_BYTES: usize = size_of::<Said>();
+
     /// Bytes of memory held.
     pub(super) fn capacity_bytes(&self) -> usize {
         self.last.capacity() * size_of::<Said>() + self.list.capacity() * size_of::<Statement>()

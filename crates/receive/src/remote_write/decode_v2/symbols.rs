@@ -98,7 +98,9 @@ impl Symbols {
         budget: &mut Budget,
         dictionary: &mut LabelDictionary,
     ) -> Result<Found<'a>, DecodeError> {
-        const BYTES: usize = size_of::<Symbol>() + size_of::<Name>() + 2 * size_of::<u32>();
+        // The last part is the dictionary's.
+        const BYTES: usize =
+            size_of::<Symbol>() + size_of::<Name>() + Statements::SYMBOL_BYTES + 2 * size_of::<u32>();
         let mut name_symbol = u32::MAX;
         let mut others = None;
         self.symbols.clear();
