@@ -1,7 +1,7 @@
 //! A remote-write body: snappy, then the hand-written protobuf decoder. The first byte chooses whether the rest is
 //! compressed, and whether it is 1.0 or 2.0.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chronolith_model::write::decode_labels;
 use chronolith_model::{WriteBatch, WriteBatchBuilder};
 use chronolith_receive::remote_write::{LabelKey, decode_v1, decode_v2};
@@ -22,7 +22,7 @@ pub(crate) fn run(data: &[u8]) {
             _ => return,
         }
     };
-    let Some(batch) = (if kind & 2 == 0 { read_v1(body) } else { read_v2(&body) }) else { return };
+    let Some(batch) = (if kind & 2 == 0 { read_v1(body) } else { read_v2(body) }) else { return };
     let mut samples = 0;
     for series in batch.iter() {
         samples += series.samples.len() + series.histograms.len();
@@ -39,22 +39,14 @@ fn read_v1(body: Vec<u8>) -> Option<WriteBatch> {
     Some(builder.finish(Bytes::from(body)))
 }
 
-fn read_v2(body: &[u8]) -> Option<WriteBatch> {
+fn read_v2(body: Vec<u8>) -> Option<WriteBatch> {
     let mut builder = WriteBatchBuilder::default();
-    let (mut symbols, mut rendered) = (decode_v2::Symbols::default(), BytesMut::new());
-    let read = decode_v2::decode(
-        body,
-        BODY_BYTES_MAX,
-        &LabelKey::default(),
-        None,
-        &mut symbols,
-        &mut rendered,
-        &mut builder,
-    )
-    .ok()?;
-    assert!(rendered.len() <= 2 * BODY_BYTES_MAX);
+    let (key, mut symbols) = (LabelKey::default(), decode_v2::Symbols::default());
+    let read = decode_v2::decode(&body, BODY_BYTES_MAX, &key, None, &mut symbols, &mut builder).ok()?;
     assert!(read.refused.rejected == 0 || !read.refused.rejections.is_empty());
-    let mut batch = builder.finish_rendered(rendered.freeze());
+    let mut batch = builder.finish(Bytes::from(body));
     batch.render();
+    let sections: usize = batch.iter().map(|series| series.labels.len()).sum();
+    assert!(sections <= 2 * BODY_BYTES_MAX, "what is rendered is bounded");
     Some(batch)
 }
