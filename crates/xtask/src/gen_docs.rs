@@ -30,6 +30,7 @@ const COMMANDS: &[&str] = &[
     "tools tsdb list",
     "tools tsdb analyze",
     "tools tsdb dump",
+    "tools tsdb dump-openmetrics",
     "tools tsdb create-blocks-from openmetrics",
 ];
 
