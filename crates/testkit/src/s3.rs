@@ -2,10 +2,12 @@
 //!
 //! The protocol and its signatures are s3s's, the objects lie in memory behind one lock, under which conditions are
 //! checked. It listens on 127.0.0.1 on a thread and a runtime of its own, so that blocking tests and child processes
-//! can use it. In front of everything sits [`front`]: it logs, counts, and injects what [`S3Faults`] asks for.
+//! can use it. A directory of files that do not change can be served, too: they are mapped, so that memory stays small
+//! whatever their size. In front of everything sits [`front`]: it logs, counts, and injects what [`S3Faults`] asks for.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -160,6 +162,26 @@ impl S3Server {
     /// Writes an object behind the protocol's back.
     pub fn put_object(&self, key: &str, bytes: impl Into<Bytes>) {
         self.shared.backend.put_object(key, bytes.into());
+    }
+
+    /// Serves the files below `dir`, by their paths from there, as they are now: they are mapped and must not be changed. What is
+    /// written later lies in memory and does not touch them. Gives the number of files.
+    pub fn serve_directory(&self, dir: &Path) -> std::io::Result<usize> {
+        let (mut pending, mut count) = (vec![dir.to_owned()], 0);
+        while let Some(next) = pending.pop() {
+            for entry in std::fs::read_dir(&next)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    pending.push(path);
+                    continue;
+                }
+                let key = path.strip_prefix(dir).expect("a path below the directory").to_string_lossy();
+                let bytes = chronolith_tsdb::map_file(&path).map_err(std::io::Error::other)?;
+                self.put_object(&key, bytes);
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     /// Removes an object behind the protocol's back.

@@ -73,6 +73,8 @@ pub struct S3Request {
     pub range: Option<String>,
     /// Status of the answer; 0 when the connection was cut.
     pub status: u16,
+    /// Bytes of the answer's body, as its head tells.
+    pub body_bytes: u64,
 }
 
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
@@ -110,9 +112,12 @@ async fn answer(request: Request<Incoming>, s3: S3Service, shared: Arc<Shared>) 
     let range = request.headers().get("range").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let result = faulty_answer(request, operation, s3, &shared).await;
     let status = result.as_ref().map_or(0, |r| r.status().as_u16());
+    let length =
+        result.as_ref().ok().and_then(|r| r.headers().get("content-length")?.to_str().ok()?.parse().ok());
+    let body_bytes = length.filter(|_| operation != S3Operation::HeadObject).unwrap_or(0);
     let mut log = shared.log.lock();
     if log.len() < LOG_MAX {
-        log.push(S3Request { operation, target, range, status });
+        log.push(S3Request { operation, target, range, status, body_bytes });
     }
     result
 }
