@@ -1,4 +1,5 @@
-//! Making an index header: the tail of the index, the postings offset table, the symbols; never the whole index.
+//! Making an index header: both ends of the index at once, then what is missing of the symbols and of the postings offset
+//! table; never the whole of an index that is not small. Most blocks take two requests and one round trip.
 
 use std::io::Write;
 use std::ops::Range;
@@ -15,9 +16,9 @@ use super::{HEAD_BYTES, MAGIC, VERSION};
 use crate::upload::blocking;
 use crate::{Error, Result, layout};
 
-/// First request: the end of the index. In most blocks of two hours it covers the whole postings offset table, and
+/// First requests: each end of the index. In most blocks of two hours they cover all symbols and the whole postings offset table, and
 /// more would not be worth a second round trip saved.
-const TAIL_BYTES_FIRST: u64 = 64 << 10;
+const END_BYTES_FIRST: u64 = 64 << 10;
 /// Size of one request of a section, small enough for a request timeout on a slow link.
 const PIECE_BYTES: u64 = 4 << 20;
 /// Pieces in flight.
@@ -38,8 +39,7 @@ pub(super) async fn build(
     if size < (HEADER_BYTES + Toc::BYTES) as u64 {
         return Err(Error::corrupt(&key, 0, format!("{size} bytes are too few for an index")));
     }
-    let tail_start = size.saturating_sub(TAIL_BYTES_FIRST);
-    let tail = exactly(bucket, &key, tail_start..size).await?;
+    let (start, tail_start, tail) = ends(bucket, &key, size).await?;
     let toc = Toc::parse(&key, size, &tail)?;
     let (symbols, table) = (toc.symbols..toc.series, toc.postings_offset_table..size);
     if symbols.start < HEADER_BYTES as u64 {
@@ -53,21 +53,21 @@ pub(super) async fn build(
     let mut out = Output { file, tmp };
 
     // The index's own header comes with the symbols, which follow it.
-    let mut pieces = pieces(bucket, &key, 0..symbols.end);
-    let first = pieces.try_next().await?.unwrap_or_default();
-    let version = check_index_header(&key, &first)?;
+    let version = check_index_header(&key, &start)?;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(&MAGIC.to_be_bytes());
     head.extend_from_slice(&[VERSION, version]);
     head.extend_from_slice(&table.start.to_be_bytes());
     out = out.write(head.into()).await?;
-    // `Toc::parse` has ordered the sections; the symbols may still begin behind the first piece.
+    // `Toc::parse` has ordered the sections; the symbols may still begin behind the first bytes.
     let skip = usize::try_from(symbols.start).unwrap_or(usize::MAX);
-    if skip > first.len() {
+    if skip > start.len() {
         return Err(Error::corrupt(&key, symbols.start, "symbol table far behind the header"));
     }
-    out = out.write(first.slice(skip..)).await?;
-    while let Some(piece) = pieces.try_next().await? {
+    let known = start.len().min(usize::try_from(symbols.end).unwrap_or(usize::MAX));
+    out = out.write(start.slice(skip..known)).await?;
+    let mut behind = pieces(bucket, &key, known as u64..symbols.end);
+    while let Some(piece) = behind.try_next().await? {
         out = out.write(piece).await?;
     }
     if table.start >= tail_start {
@@ -86,6 +86,18 @@ pub(super) async fn build(
     out = out.write(end.into()).await?;
     // Not synced: what a power cut leaves fails its checksums and is made again.
     std::fs::rename(&out.tmp, path).map_err(Error::io("rename", &out.tmp))
+}
+
+/// The first bytes of an index, where its last ones begin, and these. Both are all of an index that is small.
+async fn ends(bucket: &Bucket, key: &str, size: u64) -> Result<(Bytes, u64, Bytes)> {
+    if size <= 2 * END_BYTES_FIRST {
+        let whole = exactly(bucket, key, 0..size).await?;
+        return Ok((whole.clone(), 0, whole));
+    }
+    let tail_start = size - END_BYTES_FIRST;
+    let (start, tail) =
+        futures::try_join!(exactly(bucket, key, 0..END_BYTES_FIRST), exactly(bucket, key, tail_start..size))?;
+    Ok((start, tail_start, tail))
 }
 
 struct Output {
