@@ -21,6 +21,7 @@ mod index_header;
 pub mod layout;
 mod marks;
 mod refs;
+mod run_cache;
 mod series;
 mod time;
 mod time_bound;
@@ -37,6 +38,7 @@ pub use fetch::{Discovery, FetchOptions, FetchResult, Fetcher, PartialBlock};
 pub use filter::{BlockFilter, Excluded, covers};
 pub use index_header::{HeaderSource, IndexHeader};
 pub use marks::{DeletionMark, NoCompactMark, NoDownsampleMark, carry_marks};
+pub use run_cache::RunCache;
 pub use series::{
     BlockSeries, BucketBlock, Limiter, Limits, QueryStats, ReadBudget, SelectRequest, StatsSnapshot,
 };

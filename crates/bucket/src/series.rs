@@ -26,7 +26,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::upload::blocking;
-use crate::{ChunkCache, Error, HeaderSource, IndexCache, IndexHeader, Mask, Result, layout};
+use crate::{ChunkCache, Error, HeaderSource, IndexCache, IndexHeader, Mask, Result, RunCache, layout};
 use limits::Held;
 pub use limits::{Limiter, Limits, QueryStats, ReadBudget, StatsSnapshot};
 use read::Reader;
@@ -57,6 +57,10 @@ pub struct SelectRequest {
     /// What is deleted of the block. Series of which nothing is left in the range are left out, and chunks of which nothing is
     /// left are not read; what is deleted inside of the others is for the reader to take out.
     pub mask: Option<Arc<Mask>>,
+    /// The aggregates that are needed of downsampled data, by number; the others may be left out of the chunks.
+    pub aggregates: [bool; 5],
+    /// Bytes of chunks that are read for a batch. Whoever merges many blocks holds batches of all of them.
+    pub batch_bytes: u64,
     /// Shared by the blocks of one request.
     pub limiter: Arc<Limiter>,
     /// Shared by the blocks of one request.
@@ -64,10 +68,22 @@ pub struct SelectRequest {
 }
 
 impl SelectRequest {
+    /// Larger batches gain nothing.
+    pub const BATCH_BYTES_MAX: u64 = 4 << 20;
+
     /// A request without limits.
     pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
         let (limiter, stats) = (Arc::default(), Arc::default());
-        SelectRequest { matchers: matchers.into(), range, skip_chunks: false, mask: None, limiter, stats }
+        SelectRequest {
+            matchers: matchers.into(),
+            range,
+            skip_chunks: false,
+            mask: None,
+            aggregates: [true; 5],
+            batch_bytes: Self::BATCH_BYTES_MAX,
+            limiter,
+            stats,
+        }
     }
 }
 
@@ -79,6 +95,7 @@ pub struct BucketBlock {
     header: HeaderSource,
     cache: Option<Arc<IndexCache>>,
     chunk_cache: Option<Arc<ChunkCache>>,
+    run_cache: Option<Arc<RunCache>>,
 }
 
 impl std::fmt::Debug for BucketBlock {
@@ -95,7 +112,7 @@ impl BucketBlock {
         let index = thanos.and_then(|t| t.files.iter().find(|f| f.rel_path == layout::INDEX));
         let index_bytes = index.map(|f| f.size_bytes).filter(|n| *n > 0);
         let header = HeaderSource::new(bucket.clone(), meta.ulid, data_dir, index_bytes);
-        Ok(BucketBlock { meta, external, bucket, header, cache: None, chunk_cache: None })
+        Ok(BucketBlock { meta, external, bucket, header, cache: None, chunk_cache: None, run_cache: None })
     }
 
     /// The same block with a cache of postings and series.
@@ -107,6 +124,12 @@ impl BucketBlock {
     /// The same block with a cache of pieces of its segments.
     pub fn with_chunk_cache(mut self, cache: Arc<ChunkCache>) -> Self {
         self.chunk_cache = Some(cache);
+        self
+    }
+
+    /// The same block with a cache of the chunks that were read of series.
+    pub fn with_run_cache(mut self, cache: Arc<RunCache>) -> Self {
+        self.run_cache = Some(cache);
         self
     }
 

@@ -224,13 +224,16 @@ fn sha256(path: &Path) -> Result<String> {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// The result of a task; its panic goes on.
+pub(crate) fn joined<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    match result {
         Ok(result) => result,
         Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        Err(e) => Err(Error::Io {
-            op: "run",
-            path: PathBuf::from("a blocking task"),
-            source: std::io::Error::other(e),
-        }),
+        Err(e) => {
+            Err(Error::Io { op: "run", path: PathBuf::from("a task"), source: std::io::Error::other(e) })
+        }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronolith_bucket::{
-    BlockSeries, BucketBlock, ErrorKind, IndexCache, Limiter, Limits, SelectRequest, UploadOptions, layout,
-    upload_block,
+    BlockSeries, BucketBlock, ErrorKind, IndexCache, Limiter, Limits, RunCache, SelectRequest, UploadOptions,
+    layout, upload_block,
 };
-use chronolith_chunk::Chunk;
+use chronolith_chunk::{AggrChunk, Aggregate, Chunk};
 use chronolith_model::{BlockId, Labels, MatchOp, Matcher, TimeRange};
 use chronolith_objstore::Bucket;
 use chronolith_testkit::series::{counters, labels};
@@ -112,7 +112,8 @@ async fn answers_equal_those_of_the_local_block() {
     let (_, plain) = fixture.in_memory().await;
     let bucket = Bucket::in_memory();
     fixture.upload(&bucket).await;
-    let cached = Arc::new(fixture.open(&bucket).with_cache(Arc::new(IndexCache::new(64 << 20))));
+    let cached = fixture.open(&bucket).with_cache(Arc::new(IndexCache::new(64 << 20)));
+    let cached = Arc::new(cached.with_run_cache(Arc::new(RunCache::new(64 << 20))));
     let hour = TimeRange::new(T0 + 3_600_000, T0 + 7_200_000);
     for range in [TimeRange::ALL, hour, TimeRange::new(T0, T0), TimeRange::new(0, T0 - 1)] {
         for matchers in all_matchers() {
@@ -396,4 +397,66 @@ async fn the_header_has_thanos_layout() {
     let end = &rest[index.len() - table..];
     assert_eq!((be(&end[..8]), be(&end[8..16]), end.len()), (14, 14 + series - symbols, 20));
     assert_eq!(be(&end[16..]), chronolith_tsdb::crc32c(&end[..16]) as usize);
+}
+
+/// A dashboard that refreshes: the second time no chunk is read, whatever was read of the series for other times.
+#[tokio::test]
+async fn chunks_that_were_read_come_from_memory() {
+    let fixture = Fixture::day(20);
+    let server = S3Server::start();
+    let bucket = server.bucket();
+    fixture.upload(&bucket).await;
+    let plain = Arc::new(fixture.open(&bucket));
+    let cache = Arc::new(RunCache::new(16 << 20));
+    let block = Arc::new(fixture.open(&bucket).with_run_cache(cache.clone()));
+    let matchers = vec![m(MatchOp::Equal, "__name__", "b_total")];
+    for range in [TimeRange::new(T0 + 36_000_000, T0 + 50_000_000), TimeRange::ALL] {
+        let want = select(&plain, &SelectRequest::new(matchers.clone(), range)).await.unwrap();
+        for reads in [true, false] {
+            server.clear_requests();
+            let got = select(&block, &SelectRequest::new(matchers.clone(), range)).await.unwrap();
+            assert_eq!(got, want);
+            let of_segments = server.requests().iter().any(|r| r.target.contains("/chunks/"));
+            assert_eq!(of_segments, reads, "{range:?}");
+        }
+    }
+    assert!(cache.bytes() > 0);
+}
+
+/// Of downsampled data only what is asked for is handed on and kept.
+#[tokio::test]
+async fn aggregates_are_picked() {
+    let aggregate = |(labels, chunks): (Labels, Vec<Chunk>)| {
+        let parts = |chunk: Chunk| {
+            let all = Aggregate::ALL.into_iter();
+            let aggr =
+                all.fold(AggrChunk::default(), |a, part| a.with(part, chunk.encoding, chunk.data.clone()));
+            aggr.to_chunk(chunk.mint, chunk.maxt)
+        };
+        (labels, chunks.into_iter().map(parts).collect())
+    };
+    let series = counters("a_total", 5, T0, STEP_MS, 1440).map(aggregate);
+    let fixture = Fixture::new(series, BlockWriterOptions::default());
+    let bucket = Bucket::in_memory();
+    fixture.upload(&bucket).await;
+    let cached = fixture.open(&bucket).with_run_cache(Arc::new(RunCache::new(16 << 20)));
+    let (plain, cached) = (Arc::new(fixture.open(&bucket)), Arc::new(cached));
+    let whole = select(&plain, &SelectRequest::new(Vec::new(), TimeRange::ALL)).await.unwrap();
+    let counter = [false, false, false, false, true];
+    let sum = [false, true, false, false, false];
+    for (block, aggregates) in
+        [(&plain, counter), (&cached, counter), (&cached, sum), (&cached, counter), (&cached, [true; 5])]
+    {
+        let request = SelectRequest { aggregates, ..SelectRequest::new(Vec::new(), TimeRange::ALL) };
+        let got = select(block, &request).await.unwrap();
+        assert_eq!(got.len(), whole.len());
+        for (chunk, want) in got.iter().zip(&whole).flat_map(|(g, w)| g.chunks.iter().zip(&w.chunks)) {
+            let (chunk, want) =
+                (AggrChunk::parse(&chunk.data).unwrap(), AggrChunk::parse(&want.data).unwrap());
+            for part in Aggregate::ALL {
+                let want = want.get(part, 0, 1).filter(|_| aggregates[part as usize]);
+                assert_eq!(chunk.get(part, 0, 1), want, "{part:?} of {aggregates:?}");
+            }
+        }
+    }
 }

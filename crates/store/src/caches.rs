@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chronolith_bucket::{BucketBlock, ChunkCache, IndexCache};
+use chronolith_bucket::{BucketBlock, ChunkCache, IndexCache, RunCache};
 use chronolith_cache::{
     CacheError, CacheMetrics, DiskCache, GuardOptions, GuardedCache, Memcached, RedisCache, SharedBackend,
 };
@@ -15,6 +15,7 @@ use crate::{CachePlace, Config};
 pub(crate) struct Caches {
     index: Arc<IndexCache>,
     chunks: Option<Arc<ChunkCache>>,
+    runs: Option<Arc<RunCache>>,
 }
 
 impl Caches {
@@ -40,18 +41,26 @@ impl Caches {
                 _ => unreachable!("every other place has an outer cache"),
             }),
         };
+        let runs =
+            (config.run_cache_bytes_max > 0).then(|| Arc::new(RunCache::new(config.run_cache_bytes_max)));
         metrics.register(|registry| {
             index.register(registry);
+            if let Some(runs) = &runs {
+                runs.register(registry);
+            }
             if let Some(chunks) = &chunks {
                 chunks.register(registry);
             }
         });
-        Ok(Caches { index: Arc::new(index), chunks: chunks.map(Arc::new) })
+        Ok(Caches { index: Arc::new(index), chunks: chunks.map(Arc::new), runs })
     }
 
     /// The block, read through the caches from now on.
     pub(crate) fn put_before(&self, block: BucketBlock) -> BucketBlock {
-        let block = block.with_cache(self.index.clone());
+        let mut block = block.with_cache(self.index.clone());
+        if let Some(runs) = &self.runs {
+            block = block.with_run_cache(runs.clone());
+        }
         match &self.chunks {
             Some(chunks) => block.with_chunk_cache(chunks.clone()),
             None => block,

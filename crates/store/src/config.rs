@@ -24,6 +24,8 @@ pub struct Config {
     pub index_cache_bytes_max: u64,
     /// `--index-cache.config`: another cache than the one in memory alone.
     pub index_cache: Option<IndexCacheConfig>,
+    /// `--chunk-cache-size`: bytes of series' chunks in memory, 0 for none.
+    pub run_cache_bytes_max: u64,
     /// `--store.caching-bucket.config`: a cache of pieces of chunk segments.
     pub chunk_cache: Option<ChunkCacheConfig>,
     /// `--chunk-pool-size`: bytes from the bucket that all requests hold at a time, 0 for any.
@@ -72,6 +74,7 @@ impl Default for Config {
             http_address: Some("0.0.0.0:10902".to_owned()),
             index_cache_bytes_max: 250 << 20,
             index_cache: None,
+            run_cache_bytes_max: 128 << 20,
             chunk_cache: None,
             read_budget_bytes: 2 << 30,
             series_concurrency_max: 20,

@@ -14,8 +14,8 @@ use chronolith_chunk::{AggrChunk as AggregateParts, Aggregate as Part, Chunk, En
 use chronolith_model::{BlockId, Matcher, TimeRange};
 use chronolith_storeapi::local::{SeriesPlan, empty_stream, pick_aggregates};
 use chronolith_storeapi::{
-    AggrChunk, AggregateSet, ErrorKind, MergeOptions, SeriesEvent, SeriesRequest, SeriesStream, Source,
-    StoreError, merge,
+    AggrChunk, Aggregate, AggregateSet, ErrorKind, MergeOptions, SeriesEvent, SeriesRequest, SeriesStream,
+    Source, StoreError, merge,
 };
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -24,6 +24,12 @@ use tokio::sync::mpsc;
 use crate::BucketStore;
 use crate::report::Report;
 use crate::source::Shared;
+
+/// Bytes of chunks that a request reads for one batch of each of its blocks, over all blocks: it holds two batches a block, however many
+/// blocks there are, beside what of them was not wanted.
+const BATCHES_BYTES: u64 = 16 << 20;
+/// Smaller batches would cost more requests than they save memory.
+const BATCH_BYTES_MIN: u64 = 512 << 10;
 
 /// The label by which a request may pick blocks.
 const BLOCK_LABEL: &str = "__block_id";
@@ -60,34 +66,41 @@ impl BucketStore {
         request.range = clip(request.range, self.shared.served_range());
         let (limiter, stats) = (Arc::new(self.shared.limiter()), Arc::new(QueryStats::default()));
         let fatal: Fatal = Arc::default();
-        let (mut sources, mut queried) = (Vec::new(), Vec::new());
+        let mut chosen = Vec::new();
         for set in &snapshot.sets {
             let Some(plan) = SeriesPlan::new(&request, &set.external)? else { continue };
             let matchers: Arc<[Matcher]> = plan.matchers.clone().into();
+            let plan = Arc::new(plan);
             for block in set.choose(request.range, request.max_resolution_ms) {
-                if !is_chosen(block.id(), &request.block_matchers) {
-                    continue;
+                if is_chosen(block.id(), &request.block_matchers) {
+                    chosen.push((plan.clone(), matchers.clone(), block));
                 }
-                let mask = deletions.mask_of(block.meta()).map(Arc::new);
-                let select = SelectRequest {
-                    matchers: matchers.clone(),
-                    range: request.range,
-                    skip_chunks: request.skip_chunks,
-                    mask: mask.clone(),
-                    limiter: limiter.clone(),
-                    stats: stats.clone(),
-                };
-                let name = format!("block {}", block.id());
-                queried.push(block.id());
-                let shape = Shape {
-                    aggregates: request.aggregates,
-                    // Without chunks there is nothing to take it out of.
-                    mask: mask.filter(|_| !request.skip_chunks),
-                    range: clip(request.range, block.meta().time_range()),
-                };
-                let stream = block_stream(block, select, &plan, shape, fatal.clone());
-                sources.push(Source { name, stream });
             }
+        }
+        let of_each = BATCHES_BYTES / chosen.len().max(1) as u64;
+        let batch_bytes = of_each.clamp(BATCH_BYTES_MIN, SelectRequest::BATCH_BYTES_MAX);
+        let (mut sources, mut queried) = (Vec::new(), Vec::new());
+        for (plan, matchers, block) in chosen {
+            let mask = deletions.mask_of(block.meta()).map(Arc::new);
+            let wanted = Aggregate::ALL.map(|a| request.aggregates.contains(a));
+            let select = SelectRequest {
+                matchers,
+                range: request.range,
+                skip_chunks: request.skip_chunks,
+                // What is masked is encoded again from all of them.
+                aggregates: if mask.is_some() { [true; 5] } else { wanted },
+                batch_bytes,
+                mask: mask.clone(),
+                limiter: limiter.clone(),
+                stats: stats.clone(),
+            };
+            queried.push(block.id());
+            let name = format!("block {}", block.id());
+            let range = clip(request.range, block.meta().time_range());
+            // Without chunks there is nothing to take it out of.
+            let mask = mask.filter(|_| !request.skip_chunks);
+            let shape = Shape { aggregates: request.aggregates, mask, range };
+            sources.push(Source { name, stream: block_stream(block, select, &plan, shape, fatal.clone()) });
         }
         self.shared.metrics.queried(queried.len());
         let report = Report::new(queried, request.query_stats, stats.clone());
@@ -143,11 +156,12 @@ fn block_stream(
     fatal: Fatal,
 ) -> SeriesStream {
     let mut shaper = plan.shaper();
-    // One batch waits while the next is read.
+    // One batch waits while another is taken apart; the next is read when it is taken.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut batches = block.select(select);
         loop {
+            let Ok(place) = sender.reserve().await else { return };
             let batch = tokio::select! {
                 batch = batches.try_next() => batch,
                 () = sender.closed() => return,
@@ -177,13 +191,19 @@ fn block_stream(
                     }
                     // What was read before the damage is sound and goes out first.
                     shaper.finish(&mut out);
-                    if out.is_empty() || sender.send(Ok(SeriesEvent::Batch(out))).await.is_ok() {
+                    if out.is_empty() {
+                        place.send(Err(error));
+                    } else {
+                        place.send(Ok(SeriesEvent::Batch(out)));
                         let _ = sender.send(Err(error)).await;
                     }
                     return;
                 }
             }
-            if !out.is_empty() && sender.send(Ok(SeriesEvent::Batch(out))).await.is_err() || last {
+            if !out.is_empty() {
+                place.send(Ok(SeriesEvent::Batch(out)));
+            }
+            if last {
                 return;
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chronolith_model::BlockId;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{Error, Result};
 
@@ -28,17 +29,23 @@ pub struct Limiter {
     budget: Option<Arc<ReadBudget>>,
 }
 
-/// Bytes that all requests of a process may hold at once of what they read from the bucket.
+/// Bytes that all requests of a process may hold at once of what they read from the bucket, and ranges of chunks that may be under way.
 #[derive(Debug)]
 pub struct ReadBudget {
     bytes_max: u64,
     used: AtomicU64,
+    under_way: Semaphore,
 }
+
+/// Bytes of chunk ranges that are read at a time and not yet cut down to what is wanted of them: more than a fast link has in
+/// flight, and what a store takes beside its caches and answers.
+const UNDER_WAY_BYTES_MAX: u32 = 64 << 20;
 
 impl ReadBudget {
     /// A budget of `bytes_max`; 0 for any.
     pub fn new(bytes_max: u64) -> Self {
-        ReadBudget { bytes_max, used: AtomicU64::new(0) }
+        let under_way = Semaphore::new(UNDER_WAY_BYTES_MAX as usize);
+        ReadBudget { bytes_max, used: AtomicU64::new(0), under_way }
     }
 
     /// Bytes held now.
@@ -82,6 +89,14 @@ impl Limiter {
             return Err(Error::Limit { block, what, max: budget.bytes_max });
         }
         Ok(held)
+    }
+
+    /// Waits until a range of so many bytes may be read; others wait as long as what is returned lives. Who has it must wait for
+    /// nothing but the bucket, so that it always comes back.
+    pub(super) async fn under_way(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let bytes = u32::try_from(bytes).map_or(UNDER_WAY_BYTES_MAX, |bytes| bytes.min(UNDER_WAY_BYTES_MAX));
+        // It is never closed.
+        self.budget.as_ref()?.under_way.acquire_many(bytes).await.ok()
     }
 
     pub(super) fn series(&self, block: BlockId, n: u64) -> Result<()> {

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use chronolith_chunk::Chunk;
+use chronolith_chunk::{AggrChunk, Aggregate, Chunk, ChunkError, Encoding};
 use chronolith_model::Labels;
 use chronolith_tsdb::block::{chunk_entry_bytes, parse_chunk};
 use chronolith_tsdb::index::{ChunkMeta, SeriesRecord, SymbolCache};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use tokio::task::JoinSet;
 
 use super::ranges::{Part, join};
 use super::{BlockSeries, BucketBlock, CONCURRENT_REQUESTS, Held, RANGE_BYTES_MAX, SelectRequest};
 use crate::deletions::hides_chunk;
+use crate::run_cache::{RUN_BYTES_MAX, RunKey};
+use crate::upload::joined;
 use crate::{Error, IndexHeader, Result, layout};
 
 /// References whose entries are read together: enough to join ranges, few enough (some hundred KiB) to begin the
@@ -28,10 +31,9 @@ const SERIES_BYTES_GUESS: u64 = 64 << 10;
 const CHUNK_GAP_BYTES_MAX: u64 = 512 << 10;
 /// Size of a chunk of which nothing is known; Thanos's figure.
 const CHUNK_BYTES_GUESS: u64 = 16_000;
-/// Bytes of chunks and number of series handed on at once.
-const BATCH_BYTES: u64 = 4 << 20;
+/// Number of series handed on at once.
 const BATCH_SERIES: usize = 512;
-/// Batches in the making at once, of series and of chunks: one is read while another is consumed.
+/// Batches in the making at once, of series, and of chunks where few blocks are read: one is read while another is consumed.
 const BATCHES_AHEAD: usize = 2;
 /// An entry or chunk larger than this is damage, not data.
 const ITEM_BYTES_MAX: u64 = 64 << 20;
@@ -41,6 +43,14 @@ pub(super) struct Pending {
     pub(super) series: u32,
     pub(super) labels: Labels,
     pub(super) chunks: Vec<ChunkMeta>,
+}
+
+/// A chunk that is to be read: its place in the batch and in its segment.
+struct Wanted {
+    series: usize,
+    nth: usize,
+    start: u64,
+    meta: ChunkMeta,
 }
 
 /// One selection under way.
@@ -59,6 +69,8 @@ impl Reader {
         let reader = Arc::new(self);
         let starts = (0..reader.refs.len()).step_by(SERIES_BATCH);
         let batches: Vec<_> = starts.map(|s| s..reader.refs.len().min(s + SERIES_BATCH)).collect();
+        let is_one_of_few = reader.request.batch_bytes >= SelectRequest::BATCH_BYTES_MAX;
+        let chunks_ahead = if is_one_of_few { BATCHES_AHEAD } else { 1 };
         let (for_series, for_split, for_chunks) = (reader.clone(), reader.clone(), reader);
         futures::stream::iter(batches)
             .map(move |batch| {
@@ -72,7 +84,7 @@ impl Reader {
                 let reader = for_chunks.clone();
                 async move { reader.load_chunks(batch).await }
             })
-            .try_buffered(BATCHES_AHEAD)
+            .try_buffered(chunks_ahead)
             // Handed on, a batch is the consumer's.
             .map_ok(|(batch, _held)| batch)
             .try_filter(|batch| futures::future::ready(!batch.is_empty()))
@@ -94,33 +106,27 @@ impl Reader {
         }
     }
 
-    /// Fetches joined ranges of one object, after charging for all of them.
-    async fn fetch_parts(
-        &self,
-        key: &str,
-        parts: Vec<Part>,
-        chunks: bool,
-    ) -> Result<(Vec<(Part, Bytes)>, Held)> {
-        let (block, request) = (&self.block, &self.request);
+    /// Takes what joined ranges will read out of the request's limits and the process's budget.
+    fn charge(&self, parts: &[Part]) -> Result<Held> {
+        let (block, limiter) = (self.block.meta.ulid, &self.request.limiter);
         let bytes = parts.iter().map(|part| part.end - part.start).sum();
-        request.limiter.bytes(block.meta.ulid, bytes)?;
-        let held = request.limiter.hold(block.meta.ulid, bytes)?;
-        let fetches = futures::stream::iter(parts).map(|part| async move {
-            let range = part.start..part.end;
-            let fetch = |range: Range<u64>| async move {
-                let bytes = block.bucket.get_range(key, range).await?;
-                let counter = if chunks { &request.stats.chunks } else { &request.stats.series };
-                counter.add(bytes.len() as u64);
-                Ok::<_, Error>(bytes)
-            };
-            let bytes = match block.chunk_cache.as_ref().filter(|_| chunks) {
-                Some(cache) => cache.read(key, range, fetch).await?,
-                None => fetch(range).await?,
-            };
-            Ok::<_, Error>((part, bytes))
-        });
-        let fetched = fetches.buffered(CONCURRENT_REQUESTS).try_collect().await?;
-        Ok((fetched, held))
+        limiter.bytes(block, bytes)?;
+        limiter.hold(block, bytes)
+    }
+
+    /// Fetches one joined range, which was charged for.
+    async fn fetch(&self, key: &str, part: &Part, chunks: bool) -> Result<Bytes> {
+        let (block, stats) = (&self.block, &self.request.stats);
+        let fetch = |range: Range<u64>| async move {
+            let bytes = block.bucket.get_range(key, range).await?;
+            let counter = if chunks { &stats.chunks } else { &stats.series };
+            counter.add(bytes.len() as u64);
+            Ok::<_, Error>(bytes)
+        };
+        match block.chunk_cache.as_ref().filter(|_| chunks) {
+            Some(cache) => cache.read(key, part.start..part.end, fetch).await,
+            None => fetch(part.start..part.end).await,
+        }
     }
 
     /// The bytes of an item that turned out to be longer than what was read of it.
@@ -129,8 +135,8 @@ impl Reader {
             return Err(Error::corrupt(key, start, format!("an entry of {bytes} bytes")));
         }
         let part = Part { start, end: start + bytes, first: 0, last: 0 };
-        let (mut fetched, _held) = self.fetch_parts(key, vec![part], chunk).await?;
-        Ok(fetched.pop().expect("one part was asked for").1)
+        let _held = self.charge(std::slice::from_ref(&part))?;
+        self.fetch(key, &part, chunk).await
     }
 
     pub(super) async fn load_series(&self, batch: Range<usize>) -> Result<Vec<Pending>> {
@@ -148,7 +154,12 @@ impl Reader {
             missing.push((i, start, end.min(start + guess)));
         }
         let parts = join(missing.iter().map(|(_, s, e)| (*s, *e)), SERIES_GAP_BYTES_MAX, RANGE_BYTES_MAX);
-        let (fetched, _held) = self.fetch_parts(header.index_key(), parts, false).await?;
+        let _held = self.charge(&parts)?;
+        let fetches = futures::stream::iter(parts).map(|part| async move {
+            let bytes = self.fetch(header.index_key(), &part, false).await?;
+            Ok::<_, Error>((part, bytes))
+        });
+        let fetched: Vec<_> = fetches.buffered(CONCURRENT_REQUESTS).try_collect().await?;
         for (part, bytes) in fetched {
             for (i, start, _) in &missing[part.first..=part.last] {
                 let at = ((start - part.start) as usize).min(bytes.len());
@@ -216,7 +227,7 @@ impl Reader {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for series in pending {
             let own: u64 = chunk_lengths(&series.chunks, guess).sum();
-            if !batch.is_empty() && (bytes + own > BATCH_BYTES || batch.len() == BATCH_SERIES) {
+            if !batch.is_empty() && (bytes + own > self.request.batch_bytes || batch.len() == BATCH_SERIES) {
                 batches.push(std::mem::take(&mut batch));
                 bytes = 0;
             }
@@ -230,47 +241,121 @@ impl Reader {
     }
 
     /// The series with their chunks, and what they hold of the budget.
-    async fn load_chunks(&self, batch: Vec<Pending>) -> Result<(Vec<BlockSeries>, Vec<Held>)> {
+    async fn load_chunks(self: Arc<Self>, batch: Vec<Pending>) -> Result<(Vec<BlockSeries>, Vec<Held>)> {
         if self.request.skip_chunks {
             let bare = batch.into_iter().map(|p| BlockSeries { labels: p.labels, chunks: Vec::new() });
             return Ok((bare.collect(), Vec::new()));
         }
         let guess = self.chunk_bytes_guess();
+        let cache = self.block.run_cache.as_ref();
+        let key =
+            |series: &Pending| RunKey::new(self.block.meta.ulid, &series.chunks, self.request.aggregates);
+        let keys: Vec<Option<RunKey>> = batch.iter().map(key).collect();
+        let cached = keys.iter().map(|key| cache?.get(key.as_ref()?)).collect::<Vec<_>>();
         // (segment, offset, guessed length, place in the answer)
         let mut wanted = Vec::new();
-        for (s, series) in batch.iter().enumerate() {
+        for (s, series) in batch.iter().enumerate().filter(|(s, _)| cached[*s].is_none()) {
             for (c, (meta, len)) in series.chunks.iter().zip(chunk_lengths(&series.chunks, guess)).enumerate()
             {
                 let (segment, offset) = meta.place();
                 wanted.push((segment, offset as u64, len, (s, c)));
             }
         }
-        let count = wanted.len() as u64;
+        let count = batch.iter().map(|series| series.chunks.len() as u64).sum();
         self.request.limiter.chunks(self.block.meta.ulid, count)?;
         self.request.stats.chunks_touched.fetch_add(count, Ordering::Relaxed);
         wanted.sort_unstable();
-        let mut chunks: Vec<Vec<Option<Chunk>>> = batch.iter().map(|p| vec![None; p.chunks.len()]).collect();
+        let places =
+            |(p, run): (&Pending, &Option<_>)| vec![None; if run.is_some() { 0 } else { p.chunks.len() }];
+        let mut chunks: Vec<Vec<Option<Chunk>>> = batch.iter().zip(&cached).map(places).collect();
         let mut held = Vec::new();
         for of_segment in wanted.chunk_by(|a, b| a.0 == b.0) {
-            let key = layout::segment_key(self.block.meta.ulid, of_segment[0].0);
+            let key: Arc<str> = layout::segment_key(self.block.meta.ulid, of_segment[0].0).into();
             let spans = of_segment.iter().map(|(_, start, len, _)| (*start, start + len));
             let parts = join(spans, CHUNK_GAP_BYTES_MAX, RANGE_BYTES_MAX);
-            let (fetched, of_parts) = self.fetch_parts(&key, parts, true).await?;
-            held.push(of_parts);
-            for (part, bytes) in fetched {
-                for (_, start, _, (s, c)) in &of_segment[part.first..=part.last] {
-                    let at = ((start - part.start) as usize).min(bytes.len());
-                    let meta = batch[*s].chunks[*c];
-                    let chunk = self.whole_chunk(&key, *start, bytes.slice(at..), meta).await?;
-                    chunks[*s][*c] = Some(chunk);
+            held.push(self.charge(&parts)?);
+            let mut parts = parts.into_iter();
+            let mut reads = JoinSet::new();
+            loop {
+                while reads.len() < CONCURRENT_REQUESTS
+                    && let Some(part) = parts.next()
+                {
+                    let wanted = of_segment[part.first..=part.last].iter().map(|&(_, start, _, (s, c))| {
+                        Wanted { series: s, nth: c, start, meta: batch[s].chunks[c] }
+                    });
+                    reads.spawn(self.clone().read_part(key.clone(), part, wanted.collect()));
+                }
+                let Some(read) = reads.join_next().await else { break };
+                for (wanted, chunk) in joined(read)? {
+                    chunks[wanted.series][wanted.nth] = Some(chunk);
                 }
             }
         }
-        let series = batch.into_iter().zip(chunks).map(|(p, chunks)| BlockSeries {
-            labels: p.labels,
-            chunks: chunks.into_iter().map(|c| c.expect("each chunk was fetched")).collect(),
-        });
-        Ok((series.collect(), held))
+        let mut series = Vec::with_capacity(batch.len());
+        for (((pending, chunks), run), key) in batch.into_iter().zip(chunks).zip(cached).zip(keys) {
+            let chunks = match &run {
+                Some(run) => run.to_vec(),
+                None => chunks.into_iter().map(|c| c.expect("each chunk was fetched")).collect(),
+            };
+            if let (Some(cache), Some(key), None) = (cache, key, &run) {
+                cache.put(key, &chunks);
+            }
+            series.push(BlockSeries { labels: pending.labels, chunks });
+        }
+        Ok((series, held))
+    }
+
+    /// Reads one joined range and what is wanted of it. A task of its own: whoever holds a part of what may be under way must get on
+    /// while nobody takes the batches of its block.
+    async fn read_part(
+        self: Arc<Self>,
+        key: Arc<str>,
+        part: Part,
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<(Wanted, Chunk)>> {
+        let _under_way = self.request.limiter.under_way(part.end - part.start).await;
+        let bytes = self.fetch(&key, &part, true).await?;
+        let mut out = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let at = ((wanted.start - part.start) as usize).min(bytes.len());
+            let chunk = self.whole_chunk(&key, wanted.start, bytes.slice(at..), wanted.meta).await?;
+            out.push((wanted, chunk));
+        }
+        self.cut_down(&key, &bytes, &mut out)?;
+        Ok(out)
+    }
+
+    /// Copies what is wanted out of a range, where that is a small part of it or may be kept: a slice would keep alive the range.
+    /// A series gets memory of its own.
+    fn cut_down(&self, key: &str, range: &Bytes, chunks: &mut [(Wanted, Chunk)]) -> Result<()> {
+        let wanted: usize = chunks.iter().map(|(_, chunk)| chunk.data.len()).sum();
+        let picks = self.request.aggregates != [true; 5];
+        for run in chunks.chunk_by_mut(|a, b| a.0.series == b.0.series) {
+            let bytes: usize = run.iter().map(|(_, chunk)| chunk.data.len()).sum();
+            let is_kept = self.block.run_cache.is_some() && bytes <= RUN_BYTES_MAX;
+            let picks = picks && run.iter().any(|(_, chunk)| chunk.encoding == Encoding::Aggregate);
+            if !picks && !is_kept && wanted > range.len() / 2 {
+                continue;
+            }
+            let (mut own, mut ends) = (Vec::with_capacity(bytes), Vec::with_capacity(run.len()));
+            for (wanted, chunk) in run.iter() {
+                if picks && chunk.encoding == Encoding::Aggregate {
+                    let picked = pick(chunk, self.request.aggregates);
+                    let picked = picked.map_err(|e| Error::corrupt(key, wanted.start, e.to_string()))?;
+                    own.extend_from_slice(&picked);
+                } else {
+                    own.extend_from_slice(&chunk.data);
+                }
+                ends.push(own.len());
+            }
+            let own = Bytes::from(own.into_boxed_slice());
+            let mut from = 0;
+            for ((_, chunk), end) in run.iter_mut().zip(ends) {
+                chunk.data = own.slice(from..end);
+                from = end;
+            }
+        }
+        Ok(())
     }
 
     async fn whole_chunk(&self, key: &str, start: u64, mut bytes: Bytes, meta: ChunkMeta) -> Result<Chunk> {
@@ -281,6 +366,17 @@ impl Reader {
         let (encoding, data) = parse_chunk(key, start, &bytes)?;
         Ok(Chunk { mint: meta.mint, maxt: meta.maxt, encoding, data })
     }
+}
+
+/// An aggregate chunk's data with the wanted aggregates only, for readers within the process: Thanos needs the counter in any case.
+fn pick(chunk: &Chunk, wanted: [bool; 5]) -> std::result::Result<Bytes, ChunkError> {
+    let (whole, mut picked) = (AggrChunk::parse(&chunk.data)?, AggrChunk::default());
+    for part in Aggregate::ALL.into_iter().filter(|part| wanted[*part as usize]) {
+        if let Some(Chunk { encoding, data, .. }) = whole.get(part, chunk.mint, chunk.maxt) {
+            picked = picked.with(part, encoding, data);
+        }
+    }
+    Ok(picked.to_bytes())
 }
 
 /// Lengths of a series' chunks: up to the next one where that follows in the same segment, else the guess.

@@ -20,6 +20,9 @@ pub(crate) struct ReadingArgs {
     /// The same as YAML on the command line.
     #[arg(long = "index-cache.config", value_name = "YAML", conflicts_with = "index_cache_file")]
     index_cache: Option<String>,
+    /// Memory for chunks that queries have read; 0 keeps none.
+    #[arg(long = "chunk-cache-size", default_value = "128MB", value_name = "SIZE")]
+    chunk_cache_size: ByteSize,
     /// File that says where pieces of chunk segments are cached, Thanos's YAML of the caching bucket.
     #[arg(long = "store.caching-bucket.config-file", value_name = "FILE")]
     chunk_cache_file: Option<PathBuf>,
@@ -94,6 +97,7 @@ impl ReadingArgs {
         let duration = |d: DurationMs| Duration::from_millis(d.0.unsigned_abs());
         Ok(Config {
             index_cache_bytes_max: self.index_cache_size.0,
+            run_cache_bytes_max: self.chunk_cache_size.0,
             index_cache,
             chunk_cache,
             read_budget_bytes: self.read_budget.0,

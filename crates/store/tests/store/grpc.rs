@@ -15,7 +15,7 @@ use futures::StreamExt;
 use tokio::net::TcpListener;
 
 use crate::serving::Fixture;
-use crate::support::{T0, by_name, open, put_block};
+use crate::support::{T0, by_name, open_without_chunks, put_block};
 
 async fn remote(store: Arc<dyn Store>) -> StoreClient {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -49,7 +49,7 @@ async fn two_blocks() -> (StoreClient, [BlockId; 2], crate::support::Opened) {
         let series = counters("m", 10, T0 + day * 86_400_000, 60_000, 1440);
         ids.push(put_block(&bucket, &labels(&[("cluster", "a")]), 0, series).await);
     }
-    let opened = open(&bucket).await;
+    let opened = open_without_chunks(&bucket).await;
     (remote(opened.store.clone()).await, [ids[0], ids[1]], opened)
 }
 

@@ -6,7 +6,7 @@ use chronolith_objstore::HedgeOptions;
 use chronolith_testkit::series::{counters, labels};
 use chronolith_testkit::{S3Faults, S3Server};
 
-use crate::support::{T0, by_name, collect, open, put_block};
+use crate::support::{T0, by_name, collect, open_without_chunks, put_block};
 
 /// Longer than a machine with much to do takes for a query.
 const SLOW: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ async fn queries_do_not_wait_for_a_slow_replica() {
         put_block(&bucket, &labels(&[("cluster", "a")]), 0, series).await;
     }
     let hedged = bucket.with_hedging(HedgeOptions { repeats_max: 3, quantile: 0.9 });
-    let opened = open(&hedged).await;
+    let opened = open_without_chunks(&hedged).await;
     let ask = async || {
         let began = Instant::now();
         let (series, warnings) = collect(&*opened.store, by_name("m")).await.unwrap();

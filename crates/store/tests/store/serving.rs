@@ -21,7 +21,9 @@ use chronolith_testkit::series::{counters, labels};
 use chronolith_testkit::{S3Faults, S3Server, http};
 use futures::StreamExt;
 
-use crate::support::{NOW_MS, Opened, T0, by_name, collect, next_id, open, open_with, put_block};
+use crate::support::{
+    NOW_MS, Opened, T0, by_name, collect, next_id, open, open_with, open_without_chunks, put_block,
+};
 
 /// Splits what it is given over two blocks in time, so that the merge has something to do.
 pub(crate) struct Fixture {
@@ -101,7 +103,7 @@ async fn damage_is_a_warning_and_the_rest_answers() {
             put_block(&bucket, &external, 0, counters("m", 3, T0 + day * 86_400_000, 60_000, 100)).await,
         );
     }
-    let opened = open(&bucket).await;
+    let opened = open_without_chunks(&bucket).await;
     let store = &*opened.store;
     assert_eq!(collect(store, by_name("m")).await.unwrap().1, [""; 0]);
 

@@ -77,6 +77,14 @@ pub(crate) async fn open(bucket: &Bucket) -> Opened {
     opened
 }
 
+/// A store that reads chunks again that it has read.
+pub(crate) async fn open_without_chunks(bucket: &Bucket) -> Opened {
+    let opened = open_with(bucket, |config| config.run_cache_bytes_max = 0);
+    opened.store.sync().await.unwrap();
+    opened.store.prepare_headers().await;
+    opened
+}
+
 pub(crate) async fn collect(
     store: &dyn Store,
     request: SeriesRequest,
