@@ -78,22 +78,25 @@ pub(crate) fn decode(
 ) -> Result<(), ChunkError> {
     let downsampled = chunks.iter().any(|c| matches!(c, AggrChunk::Downsampled(_)));
     let mut counter = (downsampled && view == View::Counter).then(CounterTotals::default);
+    if counter.is_some() {
+        // What growing step by step would move is as much as all samples.
+        out.reserve(chunks.iter().map(counter_samples).sum());
+    }
+    let mut samples = SampleColumns::default();
     for chunk in chunks {
+        samples.clear();
         match (chunk, &mut counter) {
             (AggrChunk::Raw(chunk), None) if out.counts.is_empty() => chunk.decode_into(range, out)?,
             (AggrChunk::Raw(chunk), None) => {
-                let mut samples = SampleColumns::default();
                 chunk.decode_into(range, &mut samples)?;
                 out.extend_from(&samples, 0, samples.len());
             }
             (AggrChunk::Raw(chunk), Some(counter)) => {
-                let mut samples = SampleColumns::default();
                 chunk.decode_into(TimeRange::ALL, &mut samples)?;
                 push_totals(counter, &samples, range, out);
             }
             (AggrChunk::Downsampled(chunk), None) => decode_downsampled(chunk, view, range, out)?,
             (AggrChunk::Downsampled(chunk), Some(counter)) => {
-                let mut samples = SampleColumns::default();
                 if let Some(part) = chunk.part(Aggregate::Counter) {
                     part.decode_into(TimeRange::ALL, &mut samples)?;
                 }
@@ -102,6 +105,15 @@ pub(crate) fn decode(
         }
     }
     Ok(())
+}
+
+/// Samples of a chunk's counter; nothing where it does not say, which decoding will find.
+fn counter_samples(chunk: &AggrChunk) -> usize {
+    let part = match chunk {
+        AggrChunk::Raw(chunk) => Some(chunk),
+        AggrChunk::Downsampled(chunk) => chunk.part(Aggregate::Counter),
+    };
+    part.and_then(|part| part.sample_count().ok()).unwrap_or(0)
 }
 
 fn decode_downsampled(
@@ -163,6 +175,19 @@ fn push_totals(
     range: TimeRange,
     out: &mut SampleColumns,
 ) {
+    if samples.histograms.is_empty()
+        && out.histograms.is_empty()
+        && out.start_ts.is_empty()
+        && out.counts.is_empty()
+    {
+        for (&t, &v) in samples.ts.iter().zip(&samples.values) {
+            if let Some(total) = counter.push(t, v).filter(|_| range.contains(t)) {
+                out.ts.push(t);
+                out.values.push(total);
+            }
+        }
+        return;
+    }
     for (i, (&t, &v)) in samples.ts.iter().zip(&samples.values).enumerate() {
         if samples.histogram(i).is_some() {
             if range.contains(t) {

@@ -33,6 +33,10 @@ const SERIES_AT_ONCE: usize = 512;
 /// them.
 const SERIES_BATCH: usize = 1024;
 
+/// Over a range of so many resolutions a downsampled block names the series as well as a raw one, of which the index is twenty times as
+/// large. Over a shorter one its chunks, which cover many resolutions each, would name series that ended long before.
+const RESOLUTIONS_MIN: i64 = 100;
+
 pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (options, params) = api.read(request).await?;
     if params.all("match[]").next().is_none() {
@@ -48,6 +52,7 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> Result<R
     for matchers in selectors {
         let mut read = SeriesRequest::new(range, options.enforced(matchers));
         read.skip_chunks = true;
+        read.max_resolution_ms = range.maxt.saturating_sub(range.mint) / RESOLUTIONS_MIN;
         read.partial_response = options.partial_response;
         read.without_replica_labels = options.without_replica_labels();
         read.limit = one_more(limit);
