@@ -30,6 +30,6 @@ gen:
 	cargo xtask gen
 
 ## What is too long for every change: the fault tests of tests/promises for an hour, a million series (ingest, restart, stalls), a
-## day of churn, ten thousand tenants. Parts and sizes: make soak SOAK="churn tenants --churn-hours=12"
+## day of churn, ten thousand tenants, 180 days of blocks in a bucket. Parts and sizes: make soak SOAK="churn tenants --churn-hours=12"
 soak:
 	cargo xtask soak $(SOAK)

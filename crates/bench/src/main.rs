@@ -28,6 +28,7 @@ mod stall;
 mod suite;
 mod tenants;
 mod workload;
+mod years;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -58,6 +59,8 @@ enum Command {
     Replication(replication::Replication),
     /// A store and a compactor over a bucket that nobody asks anything of: seconds until ready, memory, requests a day.
     Idle(idle::Idle),
+    /// Years of blocks in a bucket: cold and warm queries, requests to the bucket, memory.
+    Years(years::Years),
     /// Write the load into a server that already runs, at full speed.
     Load(load::Load),
 }
@@ -72,6 +75,7 @@ fn main() -> Result<()> {
         Command::Tenants(args) => args.run(),
         Command::Replication(args) => args.run(),
         Command::Idle(args) => args.run(),
+        Command::Years(args) => args.run(),
         Command::Load(args) => args.run(),
     }
 }

@@ -101,7 +101,8 @@ pub(crate) fn measure(server: &Running, query: &Query, runs: usize) -> Result<Qu
     Ok(QueryResult { p50_s: median(latencies), cpu_s: median(cpu), peak_bytes, rows })
 }
 
-fn count_rows(body: &[u8]) -> Result<usize> {
+/// Series or values of a reply.
+pub(crate) fn count_rows(body: &[u8]) -> Result<usize> {
     let reply: serde_json::Value = serde_json::from_slice(body)?;
     let data = &reply["data"];
     let rows = data.as_array().or_else(|| data["result"].as_array());

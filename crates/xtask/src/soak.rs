@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{cargo, cargo_program, packages, run};
 
 /// How to call it.
-pub(crate) const USAGE: &str = "soak [faults|ingest|restart|stall|churn|tenants|idle …] [--factor=20] [--series=1000000] \
-                                [--hours=0.5] [--rounds=3] [--churn-series=100000] [--churn-hours=24] [--tenants=10000] [--blocks=10000]";
+pub(crate) const USAGE: &str = "soak [faults|ingest|restart|stall|churn|tenants|idle|years …] [--factor=20] [--series=1000000] \
+                                [--hours=0.5] [--rounds=3] [--churn-series=100000] [--churn-hours=24] [--tenants=10000] [--blocks=10000] \
+                                [--days=180] [--day-series=2000]";
 
-const PARTS: [&str; 7] = ["faults", "ingest", "restart", "stall", "churn", "tenants", "idle"];
+const PARTS: [&str; 8] = ["faults", "ingest", "restart", "stall", "churn", "tenants", "idle", "years"];
 
 /// How much of everything: by default some two hours on two cores.
 struct Soak {
@@ -33,6 +34,10 @@ struct Soak {
     tenants: u32,
     /// Blocks of the bucket that nobody asks anything of.
     blocks: u32,
+    /// Days of blocks in a bucket.
+    days: u32,
+    /// Series of them.
+    day_series: u32,
 }
 
 impl Soak {
@@ -47,6 +52,8 @@ impl Soak {
             churn_hours: 24,
             tenants: 10_000,
             blocks: 10_000,
+            days: 180,
+            day_series: 2000,
         };
         for arg in args {
             let Some((name, value)) = arg.split_once('=') else {
@@ -65,6 +72,8 @@ impl Soak {
                 "--churn-hours" => soak.churn_hours = number()?,
                 "--tenants" => soak.tenants = number()?,
                 "--blocks" => soak.blocks = number()?,
+                "--days" => soak.days = number()?,
+                "--day-series" => soak.day_series = number()?,
                 _ => bail!("{arg}: usage: cargo xtask {USAGE}"),
             }
         }
@@ -78,6 +87,7 @@ impl Soak {
         let many = [format!("--series={}", self.series), format!("--hours={}", self.hours)];
         let (rounds, tenants) = (format!("--repeat={}", self.rounds), format!("--tenants={}", self.tenants));
         let churn = [format!("--series={}", self.churn_series), format!("--hours={}", self.churn_hours)];
+        let years = [format!("--days={}", self.days), format!("--series={}", self.day_series)];
         match part {
             "faults" => self.faults(),
             "ingest" => bench("compare", &[&many[0], &many[1], "--burst=20", &rounds]),
@@ -86,6 +96,7 @@ impl Soak {
             "churn" => bench("churn", &[&churn[0], &churn[1], "--interval=60", "--burst=20"]),
             "tenants" => bench("tenants", &[&tenants]),
             "idle" => bench("idle", &[&format!("--blocks={}", self.blocks)]),
+            "years" => bench("years", &[&years[0], &years[1]]),
             _ => bail!("{part} is no part"),
         }
     }
@@ -136,6 +147,8 @@ mod tests {
         let soak = Soak::parse(&["churn", "--churn-hours=12", "tenants", "--hours=0.25"]).unwrap();
         assert_eq!(soak.parts, ["churn", "tenants"]);
         assert_eq!((soak.churn_hours, soak.hours, soak.factor), (12, 0.25, 20));
+        let soak = Soak::parse(&["years", "--days=30", "--day-series=500"]).unwrap();
+        assert_eq!((soak.days, soak.day_series), (30, 500));
         assert_eq!(Soak::parse(&["--factor=2"]).unwrap().parts, PARTS);
         for wrong in ["chrun", "--hour=1", "--hours=many", "--rounds=-1"] {
             assert!(Soak::parse(&[wrong]).is_err(), "{wrong}");
