@@ -10,11 +10,16 @@ use futures::StreamExt as _;
 
 use crate::chunks::sort_and_dedup;
 use crate::loser_tree::LoserTree;
+use crate::wire::encoded_len_max;
 use crate::{ErrorKind, PartialResponse, SeriesEvent, SeriesStream, StoreError, StoreSeries};
 
 /// Series per output batch where the caller does not say: a few hundred amortise the hand-over, a thousand and more
 /// were no faster in the gRPC measurements.
 pub const BATCH_SERIES: usize = 256;
+
+/// Bytes on the wire after which a batch goes out, however few series it has: series over months are 60 KiB each, and a query would hold
+/// 15 MiB of them at every hand-over.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// A stream to merge, and the name by which warnings call it.
 pub struct Source {
@@ -55,6 +60,7 @@ pub fn merge(sources: Vec<Source>, options: MergeOptions) -> SeriesStream {
         let mut tree = LoserTree::new(cursors.len(), |a, b| before(&cursors, a, b));
         let mut joiner = Joiner::default();
         let mut out = Vec::with_capacity(batch_size);
+        let mut bytes = 0;
         while left > 0 {
             let Some(cursor) = cursors.get_mut(tree.winner()) else { break };
             let Some(series) = cursor.pop() else { break };
@@ -70,9 +76,11 @@ pub fn merge(sources: Vec<Source>, options: MergeOptions) -> SeriesStream {
             }
             tree.replay(|a, b| before(&cursors, a, b));
             if let Some(done) = joiner.push(series) {
+                bytes += encoded_len_max(&done.labels, &done.chunks);
                 out.push(done);
                 left -= 1;
-                if out.len() >= batch_size {
+                if out.len() >= batch_size || bytes >= BATCH_BYTES {
+                    bytes = 0;
                     yield Ok(SeriesEvent::Batch(std::mem::replace(&mut out, Vec::with_capacity(batch_size))));
                 }
             }

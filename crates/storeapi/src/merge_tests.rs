@@ -133,3 +133,31 @@ fn nothing_to_merge_is_an_empty_answer() {
     assert!(got.is_empty() && warnings.is_empty());
     assert!(merge_iters(vec![]).next().is_none());
 }
+
+#[test]
+fn a_batch_is_bounded_by_its_bytes_too() {
+    let sources = ["a", "b"].map(|name| {
+        let series = (0..100u32).map(|i| {
+            let chunk = |t| Chunk {
+                mint: t,
+                maxt: t,
+                encoding: Encoding::Xor,
+                data: Bytes::from(format!("{name}{i}").repeat(10_000)),
+            };
+            let labels = Labels::from_pairs([("n", format!("{i:03}"))]).unwrap();
+            StoreSeries { labels, chunks: vec![AggrChunk::Raw(chunk(0)), AggrChunk::Raw(chunk(1))] }
+        });
+        source(name, vec![Ok(SeriesEvent::Batch(series.collect()))])
+    });
+    let mut stream = merge(sources.into(), MergeOptions::default());
+    let (mut batches, mut all) = (0, 0);
+    while let Some(event) = run(stream.next()) {
+        let Ok(SeriesEvent::Batch(batch)) = event else { panic!("{event:?}") };
+        let bytes = batch.iter().map(|s| encoded_len_max(&s.labels, &s.chunks)).collect::<Vec<_>>();
+        let last = bytes.last().copied().unwrap_or(0);
+        assert!(bytes.iter().sum::<usize>() - last < BATCH_BYTES, "one series at most beyond the bound");
+        (batches, all) = (batches + 1, all + batch.len());
+    }
+    assert_eq!(all, 100);
+    assert!(batches > 5, "{batches}");
+}
