@@ -64,6 +64,8 @@ impl BlockStorage {
             BucketStore::new(bucket.clone(), config, Arc::new(SystemClock), &metrics)
                 .expect("caches in memory open"),
         );
+        // Before it has looked, a store says that it knows nothing yet.
+        store.sync().await.expect("an empty bucket is listed");
         let shutdown = CancellationToken::new();
         let served = match way {
             Way::Grpc => serve(store.clone(), shutdown.clone()).await,
