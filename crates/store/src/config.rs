@@ -30,7 +30,7 @@ pub struct Config {
     pub chunk_cache: Option<ChunkCacheConfig>,
     /// `--chunk-pool-size`: bytes from the bucket that all requests hold at a time, 0 for any.
     pub read_budget_bytes: u64,
-    /// `--store.grpc.series-max-concurrency`.
+    /// `--store.grpc.series-max-concurrency`; by default [`Config::series_concurrency`].
     pub series_concurrency_max: usize,
     /// `--store.limits.request-series`: series of one request, 0 for any.
     pub request_series_max: u64,
@@ -64,6 +64,14 @@ pub struct Config {
     pub header_idle: Duration,
 }
 
+impl Config {
+    /// Twice the processors, at least 4, at most Thanos's 20. More requests at a time than processors can work on are no sooner done, and each
+    /// holds tens of MiB.
+    pub fn series_concurrency() -> usize {
+        std::thread::available_parallelism().map_or(2, usize::from).saturating_mul(2).clamp(4, 20)
+    }
+}
+
 impl Default for Config {
     /// Thanos's defaults, where it has them.
     fn default() -> Self {
@@ -77,7 +85,7 @@ impl Default for Config {
             run_cache_bytes_max: 128 << 20,
             chunk_cache: None,
             read_budget_bytes: 2 << 30,
-            series_concurrency_max: 20,
+            series_concurrency_max: Config::series_concurrency(),
             request_series_max: 0,
             request_samples_max: 0,
             downloaded_bytes_max: 0,

@@ -29,9 +29,9 @@ pub(crate) struct StoreArgs {
     data_dir: PathBuf,
     #[command(flatten)]
     reading: ReadingArgs,
-    /// Series requests that run at once.
-    #[arg(long = "store.grpc.series-max-concurrency", default_value_t = 20, value_name = "N")]
-    series_concurrency_max: usize,
+    /// Series requests that run at once [default: twice the processors, at least 4 and at most 20].
+    #[arg(long = "store.grpc.series-max-concurrency", value_name = "N")]
+    series_concurrency_max: Option<usize>,
     /// How often the bucket is looked at.
     #[arg(long = "sync-block-duration", default_value = "15m", value_name = "DURATION")]
     sync_interval: DurationMs,
@@ -97,7 +97,7 @@ impl StoreArgs {
             grpc_address: Some(self.grpc_address.clone()),
             grpc_tls: self.tls.config(),
             http_address: Some(self.http_address.clone()),
-            series_concurrency_max: self.series_concurrency_max,
+            series_concurrency_max: self.series_concurrency_max.unwrap_or_else(Config::series_concurrency),
             sync_interval: duration(self.sync_interval),
             meta_fetch_concurrency: self.meta_fetch_concurrency,
             block_sync_concurrency: self.block_sync_concurrency,
