@@ -175,7 +175,7 @@ pub fn write_labels(j: &mut JsonBuf, labels: &Labels) {
 }
 
 /// Writes `{"count":…,"sum":…,"buckets":[[rule,"lower","upper","count"],…]}`; empty buckets are left out. Rules:
-/// 0 (lower,upper], 1 [lower,upper), 2 (lower,upper), 3 [lower,upper].
+/// 0 `(lower,upper]`, 1 `[lower,upper)`, 2 `(lower,upper)`, 3 `[lower,upper]`.
 fn write_histogram(j: &mut JsonBuf, h: &FloatHistogram) {
     j.raw(r#"{"count":"#).value(h.count).raw(r#","sum":"#).value(h.sum);
     let mut any = false;

@@ -5,7 +5,7 @@
 //! request ─ choice of blocks ─ BucketBlock::select (a task each) ─ shape ─ merge ─ stream
 //! ```
 //!
-//! [`build`] binds the listeners and hands back the [`chronolith_storeapi::Store`]; [`run`] syncs and serves until
+//! [`build`] binds the listeners and hands back the [`chronolith_storeapi::Store`]; [`run()`] syncs and serves until
 //! shutdown.
 
 mod blocks;

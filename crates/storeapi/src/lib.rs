@@ -8,7 +8,7 @@
 //! many stores ─ fanout ─ merge ────────────────────────┘
 //! ```
 //!
-//! The wire stops here: protobuf becomes domain types in `convert` and `wire`. [`contract`] is the acceptance suite
+//! The wire stops here: protobuf becomes domain types in `convert` and `wire`. `contract` is the acceptance suite
 //! that every [`Store`] passes.
 
 mod chunk_encodings;

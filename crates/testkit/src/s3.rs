@@ -3,7 +3,7 @@
 //! The protocol and its signatures are s3s's, the objects lie in memory behind one lock, under which conditions are
 //! checked. It listens on 127.0.0.1 on a thread and a runtime of its own, so that blocking tests and child processes
 //! can use it. A directory of files that do not change can be served, too: they are mapped, so that memory stays small
-//! whatever their size. In front of everything sits [`front`]: it logs, counts, and injects what [`S3Faults`] asks for.
+//! whatever their size. In front of everything sits `front`: it logs, counts, and injects what [`S3Faults`] asks for.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -46,7 +46,11 @@ fn main() -> ExitCode {
 fn check() -> Result<()> {
     fetch()?;
     cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    // Private items, too: who reads the code follows the links in them.
+    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
+    let flags = "-D warnings -A rustdoc::private_intra_doc_links";
+    run(Command::new(cargo_program()).args(doc).env("RUSTDOCFLAGS", flags))
 }
 
 /// What CI runs.

@@ -3,7 +3,7 @@
 //! Which samples a window holds, and how much of the window they cover, depends on the times alone, and series of one
 //! target have the same ones: what follows from them is worked out once, in a [`Schedule`], and kept for the series that
 //! come after. What is left for each series and step are its first and last value, the resets between them and a
-//! multiplication. The numbers are those of [`rate::extrapolated`], to the bit.
+//! multiplication. The numbers are those of `rate::extrapolated`, to the bit.
 
 use crate::exec::Grid;
 use crate::exec::batch::RowMut;
