@@ -8,8 +8,8 @@ use chronolith_testkit::{Answer, http, wait_until};
 /// What is promised: every query honours a request after it.
 const PROMISE: Duration = Duration::from_secs(60);
 
-/// Samples of each series in the last hours before `at_ms`, at a resolution.
-fn counts(archive: &Archive, hours: i64, at_ms: i64, resolution: &str) -> [f64; 2] {
+/// Samples of each series in the last hours before `at_ms`, at a resolution; the answer where it is not complete.
+fn asked(archive: &Archive, hours: i64, at_ms: i64, resolution: &str) -> Result<[f64; 2], String> {
     let query = format!("sum by (n) (count_over_time(promises_block[{hours}h]))");
     let path = format!(
         "/api/v1/query?query={}&time={}&max_source_resolution={resolution}",
@@ -17,9 +17,15 @@ fn counts(archive: &Archive, hours: i64, at_ms: i64, resolution: &str) -> [f64; 
         at_ms as f64 / 1000.0
     );
     let answer = Answer::of(&archive.querier.get(&path));
-    assert!(answer.body["warnings"].is_null(), "{}", answer.body);
+    if !answer.body["warnings"].is_null() {
+        return Err(answer.body.to_string());
+    }
     let points = answer.points(&[]);
-    ["0", "1"].map(|n| points.get(&vec![("n".to_owned(), n.to_owned())]).map_or(0.0, |p| p[0].1))
+    Ok(["0", "1"].map(|n| points.get(&vec![("n".to_owned(), n.to_owned())]).map_or(0.0, |p| p[0].1)))
+}
+
+fn counts(archive: &Archive, hours: i64, at_ms: i64, resolution: &str) -> [f64; 2] {
+    asked(archive, hours, at_ms, resolution).unwrap_or_else(|answer| panic!("{answer}"))
 }
 
 #[test]
@@ -39,6 +45,8 @@ fn what_another_process_deletes_is_masked_within_a_minute() {
     let (end, hour) = (last - 6 * 3_600_000 + 60_000, 60.0);
     let before = [10.0 * hour; 2];
     for resolution in ["0s", "5m"] {
+        // A store may have answered out of its memory until now, from blocks that the compactor has deleted meanwhile.
+        wait_until("the store to look again", PROMISE, || asked(&archive, 10, end, resolution).ok());
         assert_eq!(counts(&archive, 10, end, resolution), before, "{resolution}");
     }
     let rfc3339 = |ms: i64| jiff::Timestamp::from_millisecond(ms).expect("in range").to_string();
